@@ -1,0 +1,1 @@
+//! Keeps checkpoints of the state, complete or not at all.

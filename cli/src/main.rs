@@ -1,0 +1,3 @@
+//! The `firth` program.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Keeps one ordered, durable, fenced sequence of groups in local files.

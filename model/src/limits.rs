@@ -1,0 +1,36 @@
+//! Every bound of the product, in one place, with its reason.
+
+/// Largest group in the journal: one big stream cannot hold the commit of all others for long.
+pub const GROUP_BYTES_MAX: u32 = 4 << 20;
+/// Extent size when the volume allows it; a first start on a small volume takes a sixteenth of it.
+pub const EXTENT_BYTES_MAX: u32 = 64 << 20;
+/// Smallest extent: below it a largest request would not fit.
+pub const EXTENT_BYTES_MIN: u32 = 4 << 20;
+/// Journal bytes between two checkpoints, so that start-up replays at most this much.
+pub const REPLAY_BYTES_MAX: u64 = 256 << 20;
+/// Recent groups kept in memory for readers at the end of the log.
+pub const TAIL_CACHE_BYTES: u64 = 128 << 20;
+/// Directories of sealed extents kept in memory for readers behind the tail.
+pub const DIRECTORY_CACHE_BYTES: u64 = 64 << 20;
+/// Threads that read behind the tail cache; four keep a disk's queue busy without fighting over two cores.
+pub const COLD_READ_THREADS: usize = 4;
+/// Partitions of a node. Beyond this start-up and memory figures are not tested.
+pub const PARTITIONS_MAX: u32 = 200_000;
+/// Partitions of one stream.
+pub const STREAM_PARTITIONS_MAX: u32 = 100_000;
+/// Idempotent producers remembered per node; the ones idle longest are forgotten first.
+pub const PRODUCERS_MAX: usize = 100_000;
+/// An idempotent producer is forgotten after a day without a batch.
+pub const PRODUCER_IDLE_MS: i64 = 24 * 60 * 60 * 1000;
+/// Producer ids reserved by one durable entry.
+pub const PRODUCER_ID_BLOCK: i64 = 1000;
+/// Members of one group.
+pub const GROUP_MEMBERS_MAX: usize = 2_000;
+/// Bytes of requests that wait for the shard, over all connections: Kafka's `queued.max.request.bytes` idea.
+pub const REQUEST_BYTES_IN_FLIGHT_MAX: usize = 256 << 20;
+/// One request, as large as Apache Kafka's default `socket.request.max.bytes`.
+pub const REQUEST_BYTES_MAX: usize = 100 << 20;
+/// Requests of one connection that wait for their answer; enough for a client that pipelines one batch a request.
+pub const REQUESTS_IN_FLIGHT_MAX: usize = 4096;
+/// Metadata text a client may keep beside a committed offset: Apache Kafka's `offset.metadata.max.bytes`.
+pub const CURSOR_METADATA_BYTES_MAX: usize = 4096;

@@ -1,0 +1,1 @@
+//! Speaks Kafka to clients.

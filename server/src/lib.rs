@@ -1,0 +1,1 @@
+//! Builds one node from one configuration: opens, wires, listens, stops.
