@@ -1,1 +1,17 @@
 //! The one door to the broker: what may be asked, what may come back.
+//!
+//! A protocol implements [`protocol::Protocol`], gets a [`link::Link`] and a [`door::Broker`], and uses two queues: requests go
+//! down with [`connection::Connection::submit`], events come up with [`connection::Connection::events`]. Reads never queue behind
+//! writes: they go through [`view::LogView`] on the connection's own task.
+
+pub mod answer;
+pub mod connection;
+pub mod door;
+pub mod groups;
+pub mod link;
+pub mod outbox;
+pub mod protocol;
+pub mod refusal;
+pub mod request;
+pub mod streams;
+pub mod view;

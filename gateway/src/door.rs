@@ -1,0 +1,137 @@
+//! Both ends of the queue between connections and the shard.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use firth_model::limits::REQUEST_BYTES_IN_FLIGHT_MAX;
+use firth_model::time::{Clock, Millis};
+
+use crate::connection::Connection;
+use crate::outbox::{Budget, ReplyTo};
+use crate::request::Request;
+use crate::view::LogView;
+
+/// A cheap handle on the broker: opens connections and looks at the log.
+#[derive(Clone)]
+pub struct Broker {
+    inbox: Inbox,
+    view: Arc<dyn LogView>,
+    budget: Arc<Budget>,
+    clock: Clock,
+    node: Arc<NodeInfo>,
+}
+
+/// What a node says of itself.
+#[derive(Clone, Debug)]
+pub struct NodeInfo {
+    pub id: i32,
+    pub cluster: uuid::Uuid,
+}
+
+impl Broker {
+    pub fn new(inbox: Inbox, view: Arc<dyn LogView>, clock: Clock, node: NodeInfo) -> Broker {
+        Broker { inbox, view, budget: Budget::with_max(REQUEST_BYTES_IN_FLIGHT_MAX), clock, node: Arc::new(node) }
+    }
+
+    pub fn connect(&self) -> Connection {
+        Connection::new(self.inbox.clone(), self.budget.clone())
+    }
+
+    pub fn view(&self) -> &Arc<dyn LogView> {
+        &self.view
+    }
+
+    pub fn node(&self) -> &NodeInfo {
+        &self.node
+    }
+
+    /// Bytes of requests that may be read from sockets or wait for the shard, over all connections.
+    pub fn budget(&self) -> &Arc<Budget> {
+        &self.budget
+    }
+
+    pub fn now(&self) -> Millis {
+        (self.clock)()
+    }
+}
+
+/// A request on its way to the shard.
+#[derive(Debug)]
+pub struct Submitted {
+    pub request: Request,
+    pub reply: ReplyTo,
+}
+
+/// The shard's queue. Bounded by the budget that every `Submitted` is charged to.
+#[derive(Clone, Default)]
+pub struct Inbox {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    bell: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: Vec<Submitted>,
+    rung: bool,
+    asleep: bool,
+    closed: bool,
+}
+
+impl Inbox {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a request; gives it back if the shard is gone.
+    pub fn push(&self, submitted: Submitted) -> Result<(), Submitted> {
+        let mut state = self.lock();
+        if state.closed {
+            return Err(submitted);
+        }
+        state.waiting.push(submitted);
+        let asleep = std::mem::take(&mut state.asleep);
+        drop(state);
+        if asleep {
+            self.shared.bell.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Wakes the shard for something that lies elsewhere: a commit that became durable, a stop.
+    pub fn ring(&self) {
+        let mut state = self.lock();
+        state.rung = true;
+        let asleep = std::mem::take(&mut state.asleep);
+        drop(state);
+        if asleep {
+            self.shared.bell.notify_one();
+        }
+    }
+
+    /// Moves everything that waits into `into`. Sleeps until there is something, somebody rang, or `patience` is over.
+    pub fn take(&self, into: &mut Vec<Submitted>, patience: Option<Duration>) {
+        let mut state = self.lock();
+        if state.waiting.is_empty() && !state.rung {
+            state.asleep = true;
+            state = match patience {
+                Some(patience) => self.shared.bell.wait_timeout(state, patience).unwrap_or_else(PoisonError::into_inner).0,
+                None => self.shared.bell.wait(state).unwrap_or_else(PoisonError::into_inner),
+            };
+            state.asleep = false;
+        }
+        state.rung = false;
+        std::mem::swap(into, &mut state.waiting);
+    }
+
+    /// Nothing is taken any more; what waits is given back.
+    pub fn close(&self) -> Vec<Submitted> {
+        let mut state = self.lock();
+        state.closed = true;
+        std::mem::take(&mut state.waiting)
+    }
+}

@@ -1,0 +1,23 @@
+//! What a protocol is: the only trait a front end implements.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use crate::door::Broker;
+use crate::link::{Link, LinkEnd};
+
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Speaks one protocol to clients. Sees no socket type, no journal, no other protocol.
+pub trait Protocol: Send + Sync + 'static {
+    fn describe(&self) -> ProtocolInfo;
+    /// Serves one connection, to its end.
+    fn serve(&self, link: Link, broker: Broker) -> BoxFuture<'static, Result<(), LinkEnd>>;
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct ProtocolInfo {
+    /// Configuration key, metric label and log field.
+    pub name: &'static str,
+    pub default_port: u16,
+}

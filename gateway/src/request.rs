@@ -1,0 +1,77 @@
+//! What may be asked: a closed set, without any protocol's words.
+
+use std::collections::BTreeMap;
+
+use firth_model::batch::Batch;
+use firth_model::ids::{Offset, PartitionId, ProducerEpoch, ProducerId, StreamId};
+use firth_model::names::StreamName;
+
+use crate::groups::GroupMove;
+use crate::streams::Policy;
+
+#[derive(Debug)]
+pub enum Request {
+    /// Everything one socket read decoded, in order. Answered as one, when all of it is durable.
+    Publish(Vec<Publish>),
+    Declare(Box<Declare>),
+    Alter(Box<Alter>),
+    /// Grows a stream to `partitions`, if it has fewer.
+    Grow { stream: StreamId, partitions: u32 },
+    Drop { stream: StreamId },
+    /// Removes the records below `before`; `None` means all that are durable now.
+    Trim { partition: PartitionId, before: Option<Offset> },
+    Group(Box<GroupMove>),
+    /// A fresh producer id, or the next epoch of one.
+    Producer { continues: Option<(ProducerId, ProducerEpoch)> },
+    /// The producers that a partition remembers.
+    Producers { partition: PartitionId },
+    /// Settings of the node or of a group that outlive it, in their protocol's words. `None` removes one.
+    Keep { owner: String, settings: BTreeMap<String, Option<String>> },
+    Kept { owner: String },
+}
+
+/// One batch for one partition.
+#[derive(Debug)]
+pub struct Publish {
+    pub partition: PartitionId,
+    pub batch: Batch,
+    pub wait: Wait,
+}
+
+/// When a publish is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// When it is on disk.
+    Durable,
+    /// The asker does not look at the answer.
+    None,
+}
+
+/// A change of a stream that still has the version the asker saw.
+#[derive(Debug)]
+pub struct Alter {
+    pub stream: StreamId,
+    pub version: u32,
+    pub policy: Policy,
+    pub settings: BTreeMap<String, String>,
+}
+
+/// A stream to be made.
+#[derive(Debug)]
+pub struct Declare {
+    pub name: StreamName,
+    pub partitions: u32,
+    pub policy: Policy,
+    pub settings: BTreeMap<String, String>,
+}
+
+impl Request {
+    /// Bytes that the request holds until it is answered, for the node's bound on requests in flight.
+    pub fn weight(&self) -> usize {
+        const PLAIN: usize = 256;
+        match self {
+            Request::Publish(batches) => batches.iter().map(|publish| publish.batch.bytes().len() + PLAIN).sum(),
+            _ => PLAIN,
+        }
+    }
+}

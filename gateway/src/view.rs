@@ -1,0 +1,90 @@
+//! What a connection may look at without asking the shard.
+//!
+//! Implemented by `broker`, handed in by `server`. Everything seen here is durable.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use firth_model::ids::{LeaderEpoch, Offset, PartitionId, StreamId};
+
+use crate::protocol::BoxFuture;
+use crate::refusal::Refusal;
+use crate::streams::StreamInfo;
+
+/// Where a partition begins and ends, all durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    pub log_start: Offset,
+    /// One past the last durable record.
+    pub durable_end: Offset,
+    /// One past the last record that belongs to no open transaction.
+    pub stable_end: Offset,
+    pub epoch: LeaderEpoch,
+    /// Stored bytes of live batches.
+    pub bytes: u64,
+}
+
+/// Whole batches in offset order; the first may begin before the offset that was asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Records {
+    pub batches: Vec<Bytes>,
+    pub bytes: usize,
+}
+
+/// What a read from memory found.
+#[derive(Debug)]
+pub enum ReadNow {
+    /// Batches from memory; empty at the end of the log.
+    Ready(Records),
+    /// The offset lies behind what memory holds: ask `read_behind`.
+    Behind,
+    Refused(Refusal),
+}
+
+/// A record found by its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FoundBatch {
+    pub base_offset: Offset,
+    pub max_timestamp: i64,
+}
+
+pub trait LogView: Send + Sync {
+    fn stream(&self, name: &str) -> Option<Arc<StreamInfo>>;
+    fn stream_by_id(&self, id: StreamId) -> Option<Arc<StreamInfo>>;
+    /// All streams that are not hidden, by name.
+    fn streams(&self) -> Vec<Arc<StreamInfo>>;
+
+    fn bounds(&self, partition: PartitionId) -> Option<Bounds>;
+    /// Batches from `from` on, as many whole ones as fit into `bytes_max`, at least one if there is one.
+    fn read(&self, partition: PartitionId, from: Offset, bytes_max: u32) -> ReadNow;
+    /// The same from disk, on one of the cold-read threads.
+    fn read_behind(&self, partition: PartitionId, from: Offset, bytes_max: u32) -> BoxFuture<'static, Result<Records, Refusal>>;
+    /// The first batch that may hold a record at or after `timestamp`: its largest time is no smaller.
+    fn find_time(&self, partition: PartitionId, timestamp: i64) -> BoxFuture<'static, Result<Option<FoundBatch>, Refusal>>;
+    /// The first batch with the largest timestamp of the partition.
+    fn find_latest_time(&self, partition: PartitionId) -> BoxFuture<'static, Result<Option<FoundBatch>, Refusal>>;
+    /// The largest epoch at or below `epoch` and the offset where it ended.
+    fn epoch_end(&self, partition: PartitionId, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)>;
+
+    /// Asks to be woken when the partition's durable end passes `seen_end`. False if it already has.
+    fn park(&self, partition: PartitionId, seen_end: Offset, waiter: &Arc<Waiter>) -> bool;
+}
+
+/// A reader that waits for records; woken at most once per group however many partitions it waits for.
+#[derive(Debug, Default)]
+pub struct Waiter {
+    bell: Notify,
+}
+
+impl Waiter {
+    pub fn wake(&self) {
+        self.bell.notify_one();
+    }
+
+    /// Resolves at the next wake, or at once if one came since the last wait. May wake without cause.
+    pub async fn woken(&self) {
+        self.bell.notified().await;
+    }
+}
