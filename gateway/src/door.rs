@@ -135,3 +135,53 @@ impl Inbox {
         std::mem::take(&mut state.waiting)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::answer::{Answer, Tag};
+    use crate::outbox::Outbox;
+
+    fn submitted(budget: &Arc<Budget>, outbox: &Arc<Outbox>, tag: u64) -> Submitted {
+        let request = Request::Kept { owner: String::new() };
+        let charge = budget.charge(request.weight()).expect("there is room");
+        Submitted { request, reply: ReplyTo::new(outbox.clone(), Tag(tag), charge) }
+    }
+
+    #[test]
+    fn requests_come_out_in_order_and_a_closed_inbox_gives_them_back() {
+        let (inbox, budget, outbox) = (Inbox::default(), Budget::with_max(1 << 20), Arc::new(Outbox::default()));
+        for tag in 0..3 {
+            assert!(inbox.push(submitted(&budget, &outbox, tag)).is_ok());
+        }
+        let mut taken = Vec::new();
+        inbox.take(&mut taken, None);
+        assert_eq!(taken.iter().map(|submitted| submitted.reply.tag.0).collect::<Vec<_>>(), [0, 1, 2]);
+        assert!(inbox.close().is_empty());
+        assert!(inbox.push(submitted(&budget, &outbox, 3)).is_err());
+    }
+
+    #[test]
+    fn ringing_wakes_a_sleeping_shard() {
+        let (inbox, bell) = (Inbox::default(), Inbox::default());
+        let ringer = bell.clone();
+        let thread = std::thread::spawn(move || ringer.ring());
+        let mut taken = Vec::new();
+        bell.take(&mut taken, None);
+        assert!(taken.is_empty());
+        thread.join().expect("rings");
+        inbox.take(&mut taken, Some(Duration::from_millis(1)));
+        assert!(taken.is_empty(), "patience ends");
+    }
+
+    #[test]
+    fn answers_wake_the_connection_once_for_many() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let (budget, outbox) = (Budget::with_max(1 << 20), Arc::new(Outbox::default()));
+        for tag in 0..2 {
+            submitted(&budget, &outbox, tag).reply.answer(Ok(Answer::Done));
+        }
+        outbox.wake();
+        assert_eq!(runtime.block_on(outbox.take()).len(), 2);
+    }
+}

@@ -117,3 +117,36 @@ impl ReplyTo {
         self.outbox
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_gives_back_what_is_dropped() {
+        let budget = Budget::with_max(100);
+        let first = budget.charge(60).expect("there is room");
+        assert!(budget.charge(60).is_none());
+        assert!(budget.charge(40).is_some(), "given back at once");
+        drop(first);
+        let huge = budget.charge(1000).expect("alone, even the largest passes");
+        assert!(budget.charge(1).is_none());
+        drop(huge);
+        assert!(budget.charge(100).is_some());
+    }
+
+    #[test]
+    fn who_waits_for_room_wakes_when_half_is_free() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(async {
+            let budget = Budget::with_max(100);
+            let held = budget.charge(80).expect("there is room");
+            let waiting = budget.clone();
+            let waiter = tokio::spawn(async move { waiting.room().await });
+            tokio::task::yield_now().await;
+            assert!(!waiter.is_finished());
+            drop(held);
+            waiter.await.expect("woken");
+        });
+    }
+}
