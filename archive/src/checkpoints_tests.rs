@@ -1,0 +1,79 @@
+//! Checkpoints against a plain map, with failing puts and damage.
+
+use super::*;
+use crate::store::{DirectoryStore, MemoryStore};
+
+fn change(key: u32, value: Option<u32>) -> (Bytes, Option<Bytes>) {
+    (Bytes::from(key.to_be_bytes().to_vec()), value.map(|value| Bytes::from(vec![value as u8; 20_000])))
+}
+
+fn opened(store: &Arc<MemoryStore>) -> (Checkpoints, Option<Loaded>) {
+    Checkpoints::open(store.clone()).expect("opens")
+}
+
+#[test]
+fn base_and_deltas_give_the_newest_value_of_each_key() {
+    let store = Arc::new(MemoryStore::default());
+    let (mut checkpoints, none) = opened(&store);
+    assert!(none.is_none());
+    let mut expected = BTreeMap::new();
+    for round in 1..200u32 {
+        let changes: BTreeMap<_, _> =
+            [change(round % 17, Some(round)), change((round * 7) % 23, (round % 3 != 0).then_some(round))].into();
+        for (key, value) in &changes {
+            match value {
+                Some(value) => expected.insert(key.clone(), value.clone()),
+                None => expected.remove(key),
+            };
+        }
+        checkpoints.take(Lsn(u64::from(round)), Position(u64::from(round) * 10), &changes).expect("taken");
+        let (again, loaded) = opened(&store);
+        let loaded = loaded.expect("complete");
+        assert_eq!((loaded.at, loaded.position), (Lsn(u64::from(round)), Position(u64::from(round) * 10)));
+        assert!(loaded.entries.into_iter().eq(expected.clone()), "round {round}");
+        assert_eq!(again.keep_from(), Position(if round == 1 { 0 } else { u64::from(round - 1) * 10 }));
+    }
+    assert!(store.list(PREFIX).expect("listed").len() < 2 * CHAIN_MAX + 4, "old parts are deleted");
+    assert!(verify(&*store).is_sound());
+}
+
+#[test]
+fn a_failed_put_leaves_the_one_before_and_can_be_tried_again() {
+    for puts in 0..2 {
+        let store = Arc::new(MemoryStore::default());
+        let (mut checkpoints, _) = opened(&store);
+        checkpoints.take(Lsn(1), Position(0), &[change(1, Some(1))].into()).expect("taken");
+        store.fail_after(Some(puts));
+        assert!(checkpoints.take(Lsn(2), Position(0), &[change(2, Some(2))].into()).is_err());
+        assert_eq!(opened(&store).1.map(|loaded| loaded.at), Some(Lsn(1)));
+        store.fail_after(None);
+        checkpoints.take(Lsn(2), Position(0), &[change(2, Some(2))].into()).expect("tried again");
+        assert_eq!(opened(&store).1.map(|loaded| loaded.entries.len()), Some(2));
+    }
+}
+
+#[test]
+fn a_damaged_checkpoint_is_passed_over_and_damage_to_all_refuses() {
+    let store = Arc::new(MemoryStore::default());
+    let (mut checkpoints, _) = opened(&store);
+    checkpoints.take(Lsn(1), Position(1), &[change(1, Some(1))].into()).expect("taken");
+    checkpoints.take(Lsn(2), Position(2), &[change(2, Some(2))].into()).expect("taken");
+    store.damage(&part_name(Lsn(2), Kind::Delta), |bytes| bytes[30] ^= 1);
+    assert_eq!(opened(&store).1.map(|loaded| loaded.at), Some(Lsn(1)));
+    assert!(!verify(&*store).is_sound());
+    store.damage(&part_name(Lsn(1), Kind::Base), |bytes| bytes.truncate(40));
+    assert!(matches!(Checkpoints::open(store), Err(ArchiveError::Damaged(_))));
+}
+
+#[test]
+fn a_directory_keeps_objects_and_never_overwrites() {
+    let root = std::env::temp_dir().join(format!("firth-archive-{}", std::process::id()));
+    let store = DirectoryStore::open(&root).expect("opens");
+    store.put("ckpt/1/base", b"one").expect("put");
+    assert_eq!(store.put("ckpt/1/base", b"two").map_err(|error| error.kind()), Err(io::ErrorKind::AlreadyExists));
+    assert_eq!(store.get("ckpt/1/base").expect("read"), Some(Bytes::from_static(b"one")));
+    assert_eq!(store.list("ckpt/").expect("listed"), ["ckpt/1/base"]);
+    store.delete("ckpt/1/base").expect("deleted");
+    assert_eq!(store.get("ckpt/1/base").expect("read"), None);
+    std::fs::remove_dir_all(root).expect("removed");
+}

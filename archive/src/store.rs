@@ -1,0 +1,150 @@
+//! Where archive objects lie: whole or not at all, never overwritten.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+
+/// A flat map of names to immutable objects. Names are made by the archive from numbers, never from what users say.
+pub trait Store: Send + Sync + 'static {
+    /// Makes an object, durably. An object of that name that is there already is an error of kind `AlreadyExists`.
+    fn put(&self, name: &str, bytes: &[u8]) -> io::Result<()>;
+    /// `None`: there is no such object.
+    fn get(&self, name: &str) -> io::Result<Option<Bytes>>;
+    /// Names that begin with `prefix`, in order.
+    fn list(&self, prefix: &str) -> io::Result<Vec<String>>;
+    /// An object that is not there is deleted already.
+    fn delete(&self, name: &str) -> io::Result<()>;
+}
+
+/// Objects as files of one directory; `/` in a name is `.` in the file's.
+pub struct DirectoryStore {
+    root: PathBuf,
+}
+
+const UNFINISHED: &str = ".tmp";
+
+impl DirectoryStore {
+    pub fn open(root: &Path) -> io::Result<DirectoryStore> {
+        fs::create_dir_all(root)?;
+        Ok(DirectoryStore { root: root.to_owned() })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root.join(name.replace('/', "."))
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        File::open(&self.root)?.sync_all()
+    }
+}
+
+impl Store for DirectoryStore {
+    fn put(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let path = self.path(name);
+        let unfinished = self.root.join(format!("{}{UNFINISHED}", name.replace('/', ".")));
+        let mut file = File::create(&unfinished)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        // A link fails where a rename would overwrite.
+        let linked = fs::hard_link(&unfinished, &path);
+        fs::remove_file(&unfinished)?;
+        linked?;
+        self.sync_directory()
+    }
+
+    fn get(&self, name: &str) -> io::Result<Option<Bytes>> {
+        match fs::read(self.path(name)) {
+            Ok(bytes) => Ok(Some(Bytes::from(bytes))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn list(&self, prefix: &str) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.root)? {
+            let file_name = entry?.file_name();
+            let Some(text) = file_name.to_str() else { continue };
+            let name = text.replace('.', "/");
+            if name.starts_with(prefix) && !text.ends_with(UNFINISHED) {
+                names.push(name);
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn delete(&self, name: &str) -> io::Result<()> {
+        match fs::remove_file(self.path(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Objects in memory, for simulations and tests. Puts can be made to fail.
+#[derive(Default)]
+pub struct MemoryStore {
+    held: Mutex<Held>,
+}
+
+#[derive(Default)]
+struct Held {
+    objects: BTreeMap<String, Bytes>,
+    puts_left: Option<u64>,
+}
+
+impl MemoryStore {
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// After `count` more puts every put fails; `None` ends that.
+    pub fn fail_after(&self, count: Option<u64>) {
+        self.lock().puts_left = count;
+    }
+
+    /// Changes an object in place, as a failing disk would.
+    pub fn damage(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
+        let mut held = self.lock();
+        if let Some(bytes) = held.objects.get_mut(name) {
+            let mut changed = bytes.to_vec();
+            change(&mut changed);
+            *bytes = Bytes::from(changed);
+        }
+    }
+}
+
+impl Store for MemoryStore {
+    fn put(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let mut held = self.lock();
+        match &mut held.puts_left {
+            Some(0) => return Err(io::Error::other("no put succeeds now")),
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        if held.objects.contains_key(name) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        held.objects.insert(name.to_owned(), Bytes::copy_from_slice(bytes));
+        Ok(())
+    }
+
+    fn get(&self, name: &str) -> io::Result<Option<Bytes>> {
+        Ok(self.lock().objects.get(name).cloned())
+    }
+
+    fn list(&self, prefix: &str) -> io::Result<Vec<String>> {
+        let held = self.lock();
+        Ok(held.objects.keys().filter(|name| name.starts_with(prefix)).cloned().collect())
+    }
+
+    fn delete(&self, name: &str) -> io::Result<()> {
+        self.lock().objects.remove(name);
+        Ok(())
+    }
+}
