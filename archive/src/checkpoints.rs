@@ -164,7 +164,9 @@ impl Checkpoints {
 }
 
 fn wants_base(parts: &[Part]) -> bool {
-    let Some((base, deltas)) = parts.split_first() else { return true };
+    let Some((base, deltas)) = parts.split_first() else {
+        return true;
+    };
     let delta_bytes: u64 = deltas.iter().map(|part| part.bytes).sum();
     parts.len() >= CHAIN_MAX || delta_bytes > base.bytes.max(MERGE_BYTES_MIN)
 }

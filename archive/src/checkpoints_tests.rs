@@ -18,8 +18,7 @@ fn base_and_deltas_give_the_newest_value_of_each_key() {
     assert!(none.is_none());
     let mut expected = BTreeMap::new();
     for round in 1..200u32 {
-        let changes: BTreeMap<_, _> =
-            [change(round % 17, Some(round)), change((round * 7) % 23, (round % 3 != 0).then_some(round))].into();
+        let changes: BTreeMap<_, _> = [change(round % 17, Some(round)), change((round * 7) % 23, (round % 3 != 0).then_some(round))].into();
         for (key, value) in &changes {
             match value {
                 Some(value) => expected.insert(key.clone(), value.clone()),

@@ -68,7 +68,9 @@ impl Store for DirectoryStore {
         let mut names = Vec::new();
         for entry in fs::read_dir(&self.root)? {
             let file_name = entry?.file_name();
-            let Some(text) = file_name.to_str() else { continue };
+            let Some(text) = file_name.to_str() else {
+                continue;
+            };
             let name = text.replace('.', "/");
             if name.starts_with(prefix) && !text.ends_with(UNFINISHED) {
                 names.push(name);

@@ -25,9 +25,14 @@ pub enum Answer {
     Placed(Vec<Result<Placed, Refusal>>),
     Stream(Arc<StreamInfo>),
     Done,
-    Trimmed { log_start: Offset },
+    Trimmed {
+        log_start: Offset,
+    },
     Group(GroupAnswer),
-    Producer { id: ProducerId, epoch: ProducerEpoch },
+    Producer {
+        id: ProducerId,
+        epoch: ProducerEpoch,
+    },
     Producers(Vec<ProducerReport>),
     Kept(BTreeMap<String, String>),
 }

@@ -277,4 +277,3 @@ pub struct MemberReport {
     /// A joining member inside a beating group.
     pub upgraded: bool,
 }
-

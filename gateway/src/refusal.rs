@@ -10,19 +10,36 @@ pub enum Refusal {
     NotFound,
     Exists,
     InvalidName,
-    InvalidPartitions { what: &'static str },
-    InvalidSetting { what: String },
+    InvalidPartitions {
+        what: &'static str,
+    },
+    InvalidSetting {
+        what: String,
+    },
     /// The thing changed since the asker looked at it.
     Conflict,
-    OffsetOutOfRange { log_start: Offset, end: Offset },
+    OffsetOutOfRange {
+        log_start: Offset,
+        end: Offset,
+    },
     /// The asker's epoch is older than the partition's.
-    EpochFenced { current: LeaderEpoch },
+    EpochFenced {
+        current: LeaderEpoch,
+    },
     /// The asker's epoch is newer than the partition's.
-    EpochUnknown { current: LeaderEpoch },
+    EpochUnknown {
+        current: LeaderEpoch,
+    },
     // Publishing
-    TooLarge { bytes: u64, bytes_max: u64 },
+    TooLarge {
+        bytes: u64,
+        bytes_max: u64,
+    },
     Corrupt,
-    InvalidRecord { index: u32, what: &'static str },
+    InvalidRecord {
+        index: u32,
+        what: &'static str,
+    },
     SequenceGap,
     /// The same sequence as an old batch that is no longer remembered.
     DuplicateSequence,
@@ -37,7 +54,9 @@ pub enum Refusal {
     /// The group is of the other kind (old or new membership) and cannot be used this way now.
     GroupKind,
     UnknownMember,
-    MemberIdRequired { member: String },
+    MemberIdRequired {
+        member: String,
+    },
     IllegalGeneration,
     RebalanceInProgress,
     InstanceFenced,
@@ -47,12 +66,18 @@ pub enum Refusal {
     InconsistentProtocol,
     InvalidSession,
     UnknownAssignor,
-    InvalidPattern { what: String },
+    InvalidPattern {
+        what: String,
+    },
     SubscribedTo,
     MetadataTooLarge,
     // The node
-    Malformed { what: &'static str },
-    Unsupported { what: &'static str },
+    Malformed {
+        what: &'static str,
+    },
+    Unsupported {
+        what: &'static str,
+    },
     Forbidden,
     /// The disk keeps a reserve for what frees space; publishing goes on when there is room again.
     StorageFull,

@@ -16,18 +16,35 @@ pub enum Request {
     Declare(Box<Declare>),
     Alter(Box<Alter>),
     /// Grows a stream to `partitions`, if it has fewer.
-    Grow { stream: StreamId, partitions: u32 },
-    Drop { stream: StreamId },
+    Grow {
+        stream: StreamId,
+        partitions: u32,
+    },
+    Drop {
+        stream: StreamId,
+    },
     /// Removes the records below `before`; `None` means all that are durable now.
-    Trim { partition: PartitionId, before: Option<Offset> },
+    Trim {
+        partition: PartitionId,
+        before: Option<Offset>,
+    },
     Group(Box<GroupMove>),
     /// A fresh producer id, or the next epoch of one.
-    Producer { continues: Option<(ProducerId, ProducerEpoch)> },
+    Producer {
+        continues: Option<(ProducerId, ProducerEpoch)>,
+    },
     /// The producers that a partition remembers.
-    Producers { partition: PartitionId },
+    Producers {
+        partition: PartitionId,
+    },
     /// Settings of the node or of a group that outlive it, in their protocol's words. `None` removes one.
-    Keep { owner: String, settings: BTreeMap<String, Option<String>> },
-    Kept { owner: String },
+    Keep {
+        owner: String,
+        settings: BTreeMap<String, Option<String>>,
+    },
+    Kept {
+        owner: String,
+    },
 }
 
 /// One batch for one partition.

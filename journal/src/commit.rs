@@ -1,0 +1,224 @@
+//! The commit thread: one write and one sync for all that waits.
+
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use firth_model::ids::{ExtentNumber, Lsn};
+use firth_model::time::{Clock, Millis};
+
+use crate::core::{Core, Write};
+use crate::disk::{Disk, FileName};
+use crate::entry::Entry;
+use crate::extent::ExtentHeader;
+use crate::group::Built;
+use crate::reader::Reader;
+use crate::spares::Spares;
+
+/// Idle time after which a marker says that the last group is durable.
+const MARKER_AFTER: Duration = Duration::from_millis(20);
+/// How often retired extents are looked at while readers hold them.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// What one sync made durable.
+#[derive(Debug)]
+pub struct Completed {
+    /// Every entry up to here is durable.
+    pub durable: Lsn,
+    pub groups: Vec<Built>,
+    /// An extent that got its directory: it is finished.
+    pub sealed: Option<ExtentNumber>,
+    pub append_ms: Millis,
+}
+
+/// Does what the core decides. In a node the commit thread turns it; in a simulation, the simulation does.
+pub struct Driver {
+    pub core: Core,
+    pub disk: Arc<dyn Disk>,
+    pub reader: Arc<Reader>,
+    pub spares: Arc<Spares>,
+    /// Of the extent that is written now; the next one has the next number.
+    pub header: ExtentHeader,
+    /// Gives the incarnations of extents.
+    pub random: Box<dyn FnMut() -> [u8; 16] + Send>,
+    pub durable: Lsn,
+}
+
+impl Driver {
+    /// Makes everything durable that is queued; calls `completed` after each sync. An error is final: nothing after it is durable.
+    pub fn turn(&mut self, now: Millis, completed: &mut dyn FnMut(Completed)) -> io::Result<()> {
+        loop {
+            if self.core.wants_extent() && self.core.queued_bytes() > 0 {
+                self.roll()?;
+            }
+            let Some(write) = self.core.next_write(now) else {
+                return Ok(());
+            };
+            self.perform(write, completed)?;
+        }
+    }
+
+    /// Says on disk what is durable, if it was not said.
+    pub fn mark(&mut self, now: Millis) -> io::Result<()> {
+        match self.core.marker(now) {
+            Some(write) => self.perform(write, &mut |_| ()),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn perform(&mut self, write: Write, completed: &mut dyn FnMut(Completed)) -> io::Result<()> {
+        let slices: Vec<&[u8]> = write.groups.iter().map(|group| &group.bytes[..]).collect();
+        let file = FileName::Extent(write.extent);
+        self.disk.write(file, u64::from(write.at), &slices)?;
+        self.disk.sync(file)?;
+        self.core.completed(&write);
+        let append_ms = self.core.append_ms();
+        if write.seals {
+            if let Some(group) = write.groups.first() {
+                self.reader.remember_sealed(write.extent, &group.bytes);
+            }
+            completed(Completed { durable: self.durable, groups: Vec::new(), sealed: Some(write.extent), append_ms });
+        } else if let Some(last) = write.groups.last().map(|group| group.last_lsn) {
+            self.durable = self.durable.max(last);
+            completed(Completed { durable: self.durable, groups: write.groups, sealed: None, append_ms });
+        }
+        Ok(())
+    }
+
+    /// Goes on in a fresh extent.
+    pub(crate) fn roll(&mut self) -> io::Result<()> {
+        self.header.number = ExtentNumber(self.header.number.0 + 1);
+        self.header.incarnation = (self.random)();
+        self.spares.become_extent(&self.header, u64::from(self.header.extent_bytes))?;
+        self.reader.born(self.header.number, self.header.incarnation);
+        self.core.begin(self.header);
+        Ok(())
+    }
+}
+
+/// What lies between the shard and the commit thread.
+#[derive(Default)]
+pub struct Handover {
+    state: Mutex<Waiting>,
+    bell: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    entries: Vec<Entry>,
+    stopping: bool,
+    asleep: bool,
+}
+
+impl Handover {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds entries; wakes the thread if it sleeps.
+    pub fn push(&self, entries: &mut Vec<Entry>) {
+        let mut waiting = self.lock();
+        if waiting.entries.is_empty() {
+            std::mem::swap(&mut waiting.entries, entries);
+        } else {
+            waiting.entries.append(entries);
+        }
+        let asleep = std::mem::take(&mut waiting.asleep);
+        drop(waiting);
+        if asleep {
+            self.bell.notify_one();
+        }
+    }
+
+    pub fn stop(&self) {
+        self.lock().stopping = true;
+        self.bell.notify_one();
+    }
+
+    /// Takes what waits, into an empty list. Sleeps while there is nothing, at most `patience`. True: the end.
+    fn take(&self, into: &mut Vec<Entry>, patience: Option<Duration>) -> bool {
+        let mut waiting = self.lock();
+        if waiting.entries.is_empty() && !waiting.stopping {
+            waiting.asleep = true;
+            waiting = match patience {
+                Some(patience) => self.bell.wait_timeout(waiting, patience).unwrap_or_else(PoisonError::into_inner).0,
+                None => self.bell.wait(waiting).unwrap_or_else(PoisonError::into_inner),
+            };
+            waiting.asleep = false;
+        }
+        std::mem::swap(into, &mut waiting.entries);
+        waiting.stopping
+    }
+}
+
+/// The thread's loop, until it is stopped and everything queued is durable.
+pub fn run(mut driver: Driver, handover: &Handover, clock: &Clock, mut completed: impl FnMut(Completed)) -> io::Result<()> {
+    let mut entries = Vec::new();
+    let mut marked = true;
+    loop {
+        let stopping = handover.take(&mut entries, (!marked).then_some(MARKER_AFTER));
+        if entries.is_empty() {
+            // Idle, or about to end: the last group is still without evidence that it is durable.
+            driver.mark(clock())?;
+            marked = true;
+            if stopping {
+                return Ok(());
+            }
+            continue;
+        }
+        driver.core.enqueue(entries.drain(..));
+        driver.turn(clock(), &mut completed)?;
+        marked = false;
+    }
+}
+
+/// Retires extents and keeps spares ready, beside the commit thread.
+#[derive(Default)]
+pub struct Upkeep {
+    state: Mutex<Errands>,
+    bell: Condvar,
+}
+
+#[derive(Default)]
+struct Errands {
+    due: bool,
+    stopping: bool,
+}
+
+impl Upkeep {
+    fn lock(&self) -> MutexGuard<'_, Errands> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn ring(&self) {
+        self.lock().due = true;
+        self.bell.notify_one();
+    }
+
+    pub fn stop(&self) {
+        self.lock().stopping = true;
+        self.bell.notify_one();
+    }
+
+    pub fn run(&self, spares: &Spares, reader: &Reader) {
+        let mut again = true;
+        loop {
+            match spares.replenish(reader, &mut Vec::new()) {
+                Ok(waits) => again = waits || spares.room() == crate::spares::Room::Reserve,
+                Err(error) => tracing::error!(%error, "extents cannot be prepared"),
+            }
+            let mut errands = self.lock();
+            while !errands.due && !errands.stopping {
+                if again {
+                    errands = self.bell.wait_timeout(errands, RETRY_AFTER).unwrap_or_else(PoisonError::into_inner).0;
+                    break;
+                }
+                errands = self.bell.wait(errands).unwrap_or_else(PoisonError::into_inner);
+            }
+            if errands.stopping {
+                return;
+            }
+            errands.due = false;
+        }
+    }
+}

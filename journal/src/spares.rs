@@ -1,0 +1,128 @@
+//! Allocated files that wait to become extents, and the reserve among them.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use firth_model::ids::ExtentNumber;
+
+use crate::disk::{Disk, FileName};
+use crate::extent::ExtentHeader;
+use crate::reader::Reader;
+
+/// Spares beyond the reserve: one, so that the writer never waits for zeros to be written.
+const READY: usize = 1;
+/// Free space that is left alone: others write to the volume too, and file systems are slow when nearly full.
+const FREE_BYTES_MIN: u64 = 16 << 20;
+
+/// How much may be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    Plenty,
+    /// Only the reserve is left, for what frees space.
+    Reserve,
+}
+
+pub struct Spares {
+    disk: Arc<dyn Disk>,
+    extent_bytes: u32,
+    reserve: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    numbers: Vec<u64>,
+    next: u64,
+    /// The volume gives no more.
+    starved: bool,
+}
+
+impl Spares {
+    pub fn found(disk: Arc<dyn Disk>, extent_bytes: u32, reserve: u32, numbers: Vec<u64>) -> Spares {
+        let next = numbers.iter().max().map_or(0, |last| last + 1);
+        let state = Mutex::new(State { numbers, next, starved: false });
+        Spares { disk, extent_bytes, reserve: reserve as usize, state }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn room(&self) -> Room {
+        let state = self.state();
+        if state.starved && state.numbers.len() <= self.reserve { Room::Reserve } else { Room::Plenty }
+    }
+
+    /// Makes a spare the extent that `header` describes. The header is durable before the name is.
+    pub fn become_extent(&self, header: &ExtentHeader, zeroed: u64) -> io::Result<()> {
+        let taken = self.state().numbers.pop();
+        let spare = match taken {
+            Some(number) => number,
+            None => self.create(zeroed)?,
+        };
+        let file = FileName::Spare(spare);
+        self.disk.write(file, 0, &[&header.encode()])?;
+        self.disk.sync(file)?;
+        self.disk.rename(file, FileName::Extent(header.number))?;
+        self.disk.sync_names()
+    }
+
+    fn create(&self, zeroed: u64) -> io::Result<u64> {
+        let number = {
+            let mut state = self.state();
+            state.next += 1;
+            state.next - 1
+        };
+        self.disk.create(FileName::Spare(number), u64::from(self.extent_bytes), zeroed)?;
+        Ok(number)
+    }
+
+    /// Gives back retired extents that no reader is in, then makes spares up to the reserve and one more.
+    ///
+    /// True: some extents wait for their readers, so this should be called again.
+    pub fn replenish(&self, reader: &Reader, retired: &mut Vec<ExtentNumber>) -> io::Result<bool> {
+        retired.extend(reader.take_unheld());
+        for extent in retired.drain(..) {
+            self.give_back(extent)?;
+        }
+        while self.state().numbers.len() < self.reserve + READY {
+            let free = self.disk.free_bytes()?;
+            let volume = self.disk.volume_bytes()?;
+            let enough = free >= u64::from(self.extent_bytes) + FREE_BYTES_MIN.min(volume / 16) + volume / 100;
+            let made = if enough { self.create(u64::from(self.extent_bytes)) } else { Err(io::ErrorKind::StorageFull.into()) };
+            let mut state = self.state();
+            match made {
+                Ok(number) => {
+                    state.numbers.push(number);
+                    state.starved = false;
+                }
+                Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                    if !std::mem::replace(&mut state.starved, true) {
+                        tracing::warn!(free, "no space for another extent: publishing is refused when only the reserve is left");
+                    }
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(reader.has_retired())
+    }
+
+    fn give_back(&self, extent: ExtentNumber) -> io::Result<()> {
+        let keep = self.state().numbers.len() < self.reserve + 2 * READY;
+        if keep {
+            let number = {
+                let mut state = self.state();
+                state.next += 1;
+                state.next - 1
+            };
+            self.disk.rename(FileName::Extent(extent), FileName::Spare(number))?;
+            self.disk.sync_names()?;
+            self.state().numbers.push(number);
+        } else {
+            self.disk.delete(FileName::Extent(extent))?;
+            self.disk.sync_names()?;
+        }
+        Ok(())
+    }
+}
