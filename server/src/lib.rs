@@ -1,1 +1,8 @@
 //! Builds one node from one configuration: opens, wires, listens, stops.
+
+pub mod config;
+pub mod identity;
+pub mod listen;
+pub mod run;
+pub mod settings;
+pub mod verify;

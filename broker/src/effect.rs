@@ -1,0 +1,310 @@
+//! What happened, as it is journalled; and the keys of stored state.
+//!
+//! State is a map from key to value. An effect that is not a batch puts or deletes one key, so the same bytes serve the journal and
+//! the checkpoint. The first byte of a key is its kind. Persisted: never reuse.
+//!
+//! ```text
+//! 0x01                                  the node
+//! 0x02  stream id 16                    a stream
+//! 0x03  partition u32 (big endian)      a partition: offsets, producers, spans
+//! 0x04  partition u32, producer i64     only ever deleted: the partition forgets the producer
+//! 0x05  owner text                      settings kept for a protocol
+//! 0x10 to 0x1f                          groups and cursors, see `groups::state`
+//! ```
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use firth_gateway::streams::{Policy, StreamInfo, TimeSource};
+use firth_journal::entry::Entry;
+use firth_model::ids::{Offset, PartitionId, ProducerId, StreamId};
+use firth_model::names::StreamName;
+
+use crate::groups::state::GroupEffect;
+use crate::layout::{Reader, StateDamage, Writer};
+
+const NODE: u8 = 0x01;
+const STREAM: u8 = 0x02;
+pub const PARTITION: u8 = 0x03;
+const PRODUCER: u8 = 0x04;
+const KEPT: u8 = 0x05;
+const GROUPS: std::ops::RangeInclusive<u8> = 0x10..=0x1f;
+
+/// Version byte that every value begins with.
+const VALUE_VERSION: u8 = 1;
+
+/// Numbers that the node gives out. A restart continues behind them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeRecord {
+    pub next_partition: u32,
+    /// End of the durable block of producer ids.
+    pub producer_block_end: i64,
+}
+
+/// Every change of state but an appended batch.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    PutNode(NodeRecord),
+    PutStream(Arc<StreamInfo>),
+    DropStream(StreamId),
+    Trim {
+        partition: PartitionId,
+        log_start: Offset,
+    },
+    ForgetProducer {
+        partition: PartitionId,
+        producer: ProducerId,
+    },
+    /// Empty settings remove the owner.
+    PutKept {
+        owner: String,
+        settings: BTreeMap<String, String>,
+    },
+    Group(GroupEffect),
+}
+
+/// An effect as one key and its value; `None` deletes. `Trim` has an entry type of its own instead.
+pub type KeyValue = (Bytes, Option<Bytes>);
+
+impl Effect {
+    pub fn key_value(&self) -> Option<KeyValue> {
+        let pair = match self {
+            Effect::PutNode(node) => {
+                let value = Writer::default().u8(VALUE_VERSION).u32(node.next_partition).i64(node.producer_block_end).done();
+                (Bytes::from_static(&[NODE]), Some(value))
+            }
+            Effect::PutStream(info) => (stream_key(info.id), Some(encode_stream(info))),
+            Effect::DropStream(id) => (stream_key(*id), None),
+            Effect::Trim { .. } => return None,
+            Effect::ForgetProducer { partition, producer } => {
+                let key = Writer::default().u8(PRODUCER).raw(&partition.0.to_be_bytes()).i64(producer.0).done();
+                (key, None)
+            }
+            Effect::PutKept { owner, settings } => {
+                let key = Writer::default().u8(KEPT).raw(owner.as_bytes()).done();
+                (key, (!settings.is_empty()).then(|| encode_settings(settings)))
+            }
+            Effect::Group(effect) => effect.encode(),
+        };
+        Some(pair)
+    }
+
+    /// Reads a key and its value as journal and checkpoint hold them. Partitions are not read here.
+    pub fn decode(key: &[u8], value: Option<&Bytes>) -> Result<Effect, StateDamage> {
+        let Some((kind, rest)) = key.split_first() else {
+            return Err(StateDamage { what: "empty key" });
+        };
+        let mut key_reader = Reader::of(rest);
+        match (*kind, value) {
+            (NODE, Some(value)) => {
+                let mut from = open_value(value)?;
+                Ok(Effect::PutNode(NodeRecord { next_partition: from.u32()?, producer_block_end: from.i64()? }))
+            }
+            (STREAM, Some(value)) => decode_stream(stream_id(&mut key_reader)?, value).map(|info| Effect::PutStream(Arc::new(info))),
+            (STREAM, None) => Ok(Effect::DropStream(stream_id(&mut key_reader)?)),
+            (PRODUCER, None) => {
+                let partition = PartitionId(key_reader.u32()?.swap_bytes());
+                Ok(Effect::ForgetProducer { partition, producer: ProducerId(key_reader.i64()?) })
+            }
+            (KEPT, value) => {
+                let owner = std::str::from_utf8(rest).map_err(|_| StateDamage { what: "owner is not UTF-8" })?.to_owned();
+                let settings = value.map(decode_settings).transpose()?.unwrap_or_default();
+                Ok(Effect::PutKept { owner, settings })
+            }
+            (kind, value) if GROUPS.contains(&kind) => GroupEffect::decode(key, value).map(Effect::Group),
+            _ => Err(StateDamage { what: "unknown kind of key" }),
+        }
+    }
+
+    pub fn entry(&self) -> Entry {
+        match (self, self.key_value()) {
+            (Effect::Trim { partition, log_start }, _) => Entry::partition_trim(*partition, *log_start),
+            (_, Some((key, Some(value)))) => Entry::state_put(&key, value),
+            (_, Some((key, None))) => Entry::state_delete(&key),
+            (_, None) => unreachable!("only a trim has no key"),
+        }
+    }
+}
+
+pub fn partition_key(id: PartitionId) -> Bytes {
+    Writer::default().u8(PARTITION).raw(&id.0.to_be_bytes()).done()
+}
+
+pub fn partition_of_key(rest: &[u8]) -> Result<PartitionId, StateDamage> {
+    Ok(PartitionId(Reader::of(rest).u32()?.swap_bytes()))
+}
+
+/// Checks the version byte of a value.
+pub fn open_value(value: &[u8]) -> Result<Reader<'_>, StateDamage> {
+    let mut from = Reader::of(value);
+    if from.u8()? != VALUE_VERSION {
+        return Err(StateDamage { what: "value of a newer version" });
+    }
+    Ok(from)
+}
+
+/// A writer that has written the version byte.
+pub fn begin_value() -> Writer {
+    let mut out = Writer::default();
+    out.u8(VALUE_VERSION);
+    out
+}
+
+fn stream_key(id: StreamId) -> Bytes {
+    Writer::default().u8(STREAM).raw(id.0.as_bytes()).done()
+}
+
+fn stream_id(from: &mut Reader<'_>) -> Result<StreamId, StateDamage> {
+    Ok(StreamId(uuid::Uuid::from_bytes(from.sixteen()?)))
+}
+
+/// Name, version u32, home u32 (shard, 0 today), policy, settings, and the ids of the partitions as runs of (first u32, count u32):
+/// they are given out one after the other, so there are few.
+fn encode_stream(info: &StreamInfo) -> Bytes {
+    const HOME: u32 = 0;
+    let mut out = begin_value();
+    out.text(info.name.as_str()).u32(info.version).u32(HOME);
+    let policy = &info.policy;
+    out.i64(limit(policy.retention_ms)).i64(limit(policy.retention_bytes)).u32(policy.batch_bytes_max);
+    let flags = u8::from(policy.expires) | u8::from(policy.compacted) << 1 | u8::from(policy.time == TimeSource::Log) << 2;
+    out.u8(flags);
+    write_settings(&mut out, &info.settings);
+    let runs = runs(&info.partitions);
+    out.count(runs.len());
+    for (first, count) in runs {
+        out.u32(first).u32(count);
+    }
+    out.done()
+}
+
+fn limit(value: Option<u64>) -> i64 {
+    value.map_or(-1, |value| i64::try_from(value).unwrap_or(i64::MAX))
+}
+
+fn runs(partitions: &[PartitionId]) -> Vec<(u32, u32)> {
+    let mut runs: Vec<(u32, u32)> = Vec::new();
+    for id in partitions {
+        match runs.last_mut() {
+            Some((first, count)) if *first + *count == id.0 => *count += 1,
+            _ => runs.push((id.0, 1)),
+        }
+    }
+    runs
+}
+
+fn decode_stream(id: StreamId, value: &[u8]) -> Result<StreamInfo, StateDamage> {
+    let mut from = open_value(value)?;
+    let name = StreamName::parse(from.text()?).map_err(|_| StateDamage { what: "stream name" })?;
+    let version = from.u32()?;
+    let _home = from.u32()?;
+    let retention_ms = u64::try_from(from.i64()?).ok();
+    let retention_bytes = u64::try_from(from.i64()?).ok();
+    let batch_bytes_max = from.u32()?;
+    let flags = from.u8()?;
+    let time = if flags & 4 == 0 { TimeSource::Publisher } else { TimeSource::Log };
+    let policy = Policy { retention_ms, retention_bytes, expires: flags & 1 != 0, compacted: flags & 2 != 0, batch_bytes_max, time };
+    let settings = read_settings(&mut from)?;
+    let mut partitions = Vec::new();
+    for _ in 0..from.count(8)? {
+        let (first, count) = (from.u32()?, from.u32()?);
+        if count > firth_model::limits::STREAM_PARTITIONS_MAX || first.checked_add(count).is_none() {
+            return Err(StateDamage { what: "run of partitions" });
+        }
+        partitions.extend((first..first + count).map(PartitionId));
+    }
+    from.end()?;
+    Ok(StreamInfo { id, name, partitions, policy, settings, version })
+}
+
+fn encode_settings(settings: &BTreeMap<String, String>) -> Bytes {
+    let mut out = begin_value();
+    write_settings(&mut out, settings);
+    out.done()
+}
+
+fn decode_settings(value: &Bytes) -> Result<BTreeMap<String, String>, StateDamage> {
+    let mut from = open_value(value)?;
+    read_settings(&mut from)
+}
+
+fn write_settings(out: &mut Writer, settings: &BTreeMap<String, String>) {
+    out.count(settings.len());
+    for (name, value) in settings {
+        out.text(name).text(value);
+    }
+}
+
+fn read_settings(from: &mut Reader<'_>) -> Result<BTreeMap<String, String>, StateDamage> {
+    let mut settings = BTreeMap::new();
+    for _ in 0..from.count(8)? {
+        settings.insert(from.text()?.to_owned(), from.text()?.to_owned());
+    }
+    Ok(settings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> StreamInfo {
+        StreamInfo {
+            id: StreamId(uuid::Uuid::from_u128(7)),
+            name: StreamName::parse("orders.eu").expect("a name"),
+            partitions: [3, 4, 5, 9].map(PartitionId).to_vec(),
+            policy: Policy { retention_ms: None, compacted: true, time: TimeSource::Log, ..Policy::default() },
+            settings: [("retention.ms".to_owned(), "-1".to_owned())].into(),
+            version: 4,
+        }
+    }
+
+    fn survives(effect: &Effect) {
+        let (key, value) = effect.key_value().expect("has a key");
+        let back = Effect::decode(&key, value.as_ref()).expect("own bytes");
+        assert_eq!(format!("{back:?}"), format!("{effect:?}"));
+        assert_eq!(back.key_value(), Some((key, value)));
+    }
+
+    #[test]
+    fn effects_survive_their_bytes() {
+        survives(&Effect::PutNode(NodeRecord { next_partition: 77, producer_block_end: 2000 }));
+        survives(&Effect::PutStream(Arc::new(sample())));
+        survives(&Effect::DropStream(sample().id));
+        survives(&Effect::ForgetProducer { partition: PartitionId(258), producer: ProducerId(5) });
+        survives(&Effect::PutKept { owner: "group/a".to_owned(), settings: sample().settings });
+        survives(&Effect::PutKept { owner: "group/a".to_owned(), settings: BTreeMap::new() });
+    }
+
+    /// These bytes are on the disks of users: a change here needs a new version byte and both readers.
+    #[test]
+    fn a_stream_keeps_its_bytes() {
+        let value = encode_stream(&sample());
+        let hex: String = value.iter().map(|byte| format!("{byte:02x}")).collect();
+        let expected = concat!(
+            "01",
+            "090000006f72646572732e6575",
+            "04000000",
+            "00000000",
+            "ffffffffffffffff",
+            "ffffffffffffffff",
+            "0c001000",
+            "07",
+            "01000000",
+            "0c000000726574656e74696f6e2e6d73",
+            "020000002d31",
+            "02000000",
+            "0300000003000000",
+            "0900000001000000"
+        );
+        assert_eq!(hex, expected);
+    }
+
+    #[test]
+    fn cut_values_are_damage_not_panics() {
+        let value = encode_stream(&sample());
+        for cut in 0..value.len() {
+            assert!(decode_stream(sample().id, &value[..cut]).is_err(), "cut at {cut}");
+        }
+    }
+}

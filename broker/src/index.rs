@@ -1,0 +1,251 @@
+//! Where the batches of one partition lie in the journal.
+//!
+//! Batches in recent extents have a row each; a sealed extent is one span, whose rows are in the extent's own directory. So memory
+//! follows the number of extents a partition lives in, not the number of its batches.
+
+use std::collections::VecDeque;
+
+use firth_model::ids::{ExtentNumber, Offset, Position};
+use firth_model::time::Millis;
+
+use crate::layout::{Reader, StateDamage, Writer};
+
+/// One batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    pub base: Offset,
+    pub records: u32,
+    /// Bytes of the whole journal entry at `position`.
+    pub bytes: u32,
+    pub position: Position,
+    pub max_timestamp: i64,
+    pub appended: Millis,
+}
+
+impl Row {
+    pub fn end(&self) -> Offset {
+        self.base.plus(u64::from(self.records))
+    }
+}
+
+/// All batches of the partition in one sealed extent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    pub extent: ExtentNumber,
+    pub base: Offset,
+    pub end: Offset,
+    pub bytes: u64,
+    pub max_timestamp: i64,
+    /// When the newest of them was appended.
+    pub appended: Millis,
+}
+
+/// Where a read begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spot {
+    /// In a sealed extent: ask its directory.
+    Span(Span),
+    /// The row's place among the rows.
+    Row(usize),
+    /// At or behind the end.
+    End,
+}
+
+#[derive(Debug, Default)]
+pub struct Index {
+    spans: VecDeque<Span>,
+    rows: VecDeque<Row>,
+    bytes: u64,
+}
+
+impl Index {
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub fn rows(&self) -> &VecDeque<Row> {
+        &self.rows
+    }
+
+    pub fn spans(&self) -> &VecDeque<Span> {
+        &self.spans
+    }
+
+    pub fn push(&mut self, row: Row) {
+        debug_assert!(self.rows.back().is_none_or(|last| last.end() == row.base));
+        self.bytes += u64::from(row.bytes);
+        self.rows.push_back(row);
+    }
+
+    /// The batch that holds `offset`, or the first one after it.
+    pub fn find(&self, offset: Offset) -> Spot {
+        if let Some(span) = self.spans.get(self.spans.partition_point(|span| span.end <= offset)) {
+            return Spot::Span(*span);
+        }
+        let at = self.rows.partition_point(|row| row.end() <= offset);
+        if at < self.rows.len() { Spot::Row(at) } else { Spot::End }
+    }
+
+    /// Folds the rows that lie in `extent` into a span. True if there were any.
+    pub fn seal(&mut self, extent: ExtentNumber, extent_of: impl Fn(Position) -> ExtentNumber) -> bool {
+        let mut span: Option<Span> = None;
+        while let Some(row) = self.rows.front().copied() {
+            if extent_of(row.position) > extent {
+                break;
+            }
+            self.rows.pop_front();
+            let grown = span.get_or_insert(Span {
+                extent,
+                base: row.base,
+                end: row.base,
+                bytes: 0,
+                max_timestamp: i64::MIN,
+                appended: row.appended,
+            });
+            grown.end = row.end();
+            grown.bytes += u64::from(row.bytes);
+            grown.max_timestamp = grown.max_timestamp.max(row.max_timestamp);
+            grown.appended = grown.appended.max(row.appended);
+        }
+        if self.rows.is_empty() {
+            // A partition that went quiet keeps no buffer.
+            self.rows.shrink_to_fit();
+        }
+        match span {
+            Some(span) => {
+                self.spans.push_back(span);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Drops what lies wholly below `log_start`; calls `gone` for each extent in which nothing is left.
+    pub fn trim(&mut self, log_start: Offset, extent_of: impl Fn(Position) -> ExtentNumber, mut gone: impl FnMut(ExtentNumber)) {
+        while let Some(span) = self.spans.front().copied() {
+            if span.end > log_start {
+                return;
+            }
+            self.spans.pop_front();
+            self.bytes -= span.bytes;
+            gone(span.extent);
+        }
+        while let Some(row) = self.rows.front().copied() {
+            if row.end() > log_start {
+                return;
+            }
+            self.rows.pop_front();
+            self.bytes -= u64::from(row.bytes);
+            let extent = extent_of(row.position);
+            if self.rows.front().is_none_or(|next| extent_of(next.position) != extent) {
+                gone(extent);
+            }
+        }
+    }
+
+    /// The smallest log start that age and size ask for. `None`: nothing to remove.
+    ///
+    /// Whole spans and whole rows only; size never removes what would bring the partition below `bytes_max`, as Apache Kafka does
+    /// with its segments.
+    pub fn expired(&self, before: Option<Millis>, bytes_max: Option<u64>) -> Option<Offset> {
+        let mut bytes = self.bytes;
+        let mut start = None;
+        let parts = self.spans.iter().map(|span| (span.end, span.bytes, span.appended));
+        let rows = self.rows.iter().map(|row| (row.end(), u64::from(row.bytes), row.appended));
+        for (end, part_bytes, appended) in parts.chain(rows) {
+            let old = before.is_some_and(|before| appended < before);
+            let over = bytes_max.is_some_and(|bytes_max| bytes - part_bytes >= bytes_max);
+            if !old && !over {
+                break;
+            }
+            bytes -= part_bytes;
+            start = Some(end);
+        }
+        start
+    }
+
+    /// Spans only: rows are found again by reading the journal from the first extent that was not sealed.
+    pub fn encode(&self, out: &mut Writer) {
+        out.count(self.spans.len());
+        for span in &self.spans {
+            out.u64(span.extent.0).u64(span.base.0).u64(span.end.0).u64(span.bytes);
+            out.i64(span.max_timestamp).i64(span.appended.0);
+        }
+    }
+
+    pub fn decode(from: &mut Reader<'_>) -> Result<Index, StateDamage> {
+        let mut index = Index::default();
+        for _ in 0..from.count(48)? {
+            let span = Span {
+                extent: ExtentNumber(from.u64()?),
+                base: Offset(from.u64()?),
+                end: Offset(from.u64()?),
+                bytes: from.u64()?,
+                max_timestamp: from.i64()?,
+                appended: Millis(from.i64()?),
+            };
+            index.bytes += span.bytes;
+            index.spans.push_back(span);
+        }
+        Ok(index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn extent_of(position: Position) -> ExtentNumber {
+        ExtentNumber(position.0 / 100)
+    }
+
+    fn index(rows: u64) -> Index {
+        let mut index = Index::default();
+        for at in 0..rows {
+            let position = Position(at * 20);
+            let appended = Millis(at as i64);
+            index.push(Row { base: Offset(at * 10), records: 10, bytes: 20, position, max_timestamp: at as i64, appended });
+        }
+        index
+    }
+
+    #[test]
+    fn rows_fold_into_spans_and_are_found() {
+        let mut index = index(12);
+        assert!(index.seal(ExtentNumber(0), extent_of));
+        assert!(!index.seal(ExtentNumber(0), extent_of));
+        assert_eq!(index.spans().len(), 1);
+        assert_eq!((index.spans()[0].base, index.spans()[0].end, index.spans()[0].bytes), (Offset(0), Offset(50), 100));
+        assert_eq!(index.find(Offset(49)), Spot::Span(index.spans()[0]));
+        assert_eq!(index.find(Offset(50)), Spot::Row(0));
+        assert_eq!(index.find(Offset(119)), Spot::Row(6));
+        assert_eq!(index.find(Offset(120)), Spot::End);
+        assert_eq!(index.bytes(), 240);
+    }
+
+    #[test]
+    fn trimming_frees_an_extent_once_nothing_is_left_in_it() {
+        let mut index = index(12);
+        index.seal(ExtentNumber(0), extent_of);
+        let mut gone = Vec::new();
+        index.trim(Offset(49), extent_of, |extent| gone.push(extent));
+        assert!(gone.is_empty());
+        index.trim(Offset(60), extent_of, |extent| gone.push(extent));
+        assert_eq!(gone, [ExtentNumber(0)]);
+        index.trim(Offset(120), extent_of, |extent| gone.push(extent));
+        assert_eq!(gone, [ExtentNumber(0), ExtentNumber(1), ExtentNumber(2)]);
+        assert_eq!(index.bytes(), 0);
+    }
+
+    #[test]
+    fn age_and_size_remove_whole_parts_from_the_front() {
+        let mut index = index(12);
+        index.seal(ExtentNumber(0), extent_of);
+        assert_eq!(index.expired(None, None), None);
+        assert_eq!(index.expired(Some(Millis(4)), None), None, "the span's newest batch is not old enough");
+        assert_eq!(index.expired(Some(Millis(6)), None), Some(Offset(60)));
+        assert_eq!(index.expired(None, Some(240)), None);
+        assert_eq!(index.expired(None, Some(139)), Some(Offset(60 - 10)), "a span of 100 goes, then a row would go below");
+        assert_eq!(index.expired(None, Some(0)), Some(Offset(120)));
+    }
+}

@@ -1,0 +1,199 @@
+//! One node's broker: opens it, runs the shard's thread, stops it.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use firth_archive::checkpoints::Checkpoints;
+use firth_archive::store::Store;
+use firth_gateway::door::{Broker, Inbox, NodeInfo};
+use firth_journal::commit::Completed;
+use firth_journal::disk::Disk;
+use firth_journal::entry::Entry;
+use firth_journal::journal::{Journal, OpenError, Options};
+use firth_journal::spares::Room;
+use firth_model::ids::{ExtentNumber, Lsn, Position};
+use firth_model::time::Clock;
+
+use crate::groups::GroupSettings;
+use crate::recovery::{Recovered, RecoveryError, recover};
+use crate::shard::{Checkpoint, Checkpointer, Log, Parts, Shard};
+use crate::view::View;
+
+/// What a node is built from. Numbers are settings; clock, disk and chance are parts.
+pub struct NodeParts {
+    pub disk: Arc<dyn Disk>,
+    pub store: Arc<dyn Store>,
+    pub journal: Options,
+    pub clock: Clock,
+    pub dice: Box<dyn FnMut() -> u128 + Send>,
+    pub info: NodeInfo,
+    pub groups: GroupSettings,
+    pub tail_cache_bytes: u64,
+}
+
+/// A running broker. Stop it with `stop`: dropping it ends the process's work without a drain.
+pub struct Node {
+    broker: Broker,
+    inbox: Inbox,
+    control: Arc<Mutex<Control>>,
+    shard: JoinHandle<()>,
+}
+
+/// What reaches the shard beside requests.
+#[derive(Default)]
+struct Control {
+    completed: Vec<Completed>,
+    checkpointed: Vec<Option<(Lsn, Position)>>,
+    stopping: bool,
+}
+
+impl Node {
+    /// Recovers the state and starts the threads. What was acknowledged before is there; nothing else is.
+    pub fn open(parts: NodeParts) -> Result<Node, RecoveryError> {
+        let Recovered { state, mut opened, checkpoints, open_extent } = recover(parts.disk, parts.store, parts.journal)?;
+        if let Some(torn) = &opened.torn {
+            tracing::warn!(report = %torn, "the journal's last group was incomplete: it was never acknowledged and is kept aside");
+        }
+        let view = Arc::new(View::over(opened.reader.clone(), parts.tail_cache_bytes));
+        let inbox = Inbox::default();
+        let control = Arc::new(Mutex::new(Control::default()));
+        let (bell, board) = (inbox.clone(), control.clone());
+        let completed = move |completed| {
+            lock(&board).completed.push(completed);
+            bell.ring();
+        };
+        opened.journal.start(completed, end_process).map_err(OpenError::Io)?;
+        let checkpointer = CheckpointThread::start(checkpoints, inbox.clone(), control.clone());
+        let shard_parts = Parts {
+            view: view.clone(),
+            log: Box::new(opened.journal),
+            checkpointer: Box::new(checkpointer),
+            dice: parts.dice,
+            group_settings: parts.groups,
+            last: opened.last_lsn,
+            open_extent,
+            now: (parts.clock)(),
+        };
+        let shard = Shard::new(state, shard_parts);
+        let broker = Broker::new(inbox.clone(), view, parts.clock.clone(), parts.info);
+        let (door, board, clock) = (inbox.clone(), control.clone(), parts.clock);
+        let spawned = std::thread::Builder::new().name("shard".to_owned()).spawn(move || run(shard, &door, &board, &clock));
+        let shard = spawned.map_err(OpenError::Io)?;
+        Ok(Node { broker, inbox, control, shard })
+    }
+
+    pub fn broker(&self) -> &Broker {
+        &self.broker
+    }
+
+    /// Takes no more requests, makes durable what was taken, answers it, and writes the journal's last group.
+    pub fn stop(self) {
+        lock(&self.control).stopping = true;
+        self.inbox.ring();
+        if self.shard.join().is_err() {
+            tracing::error!("the shard ended by a broken invariant");
+        }
+    }
+}
+
+/// What was queued is neither durable nor known not to be, and nothing of it was answered: the next start reads what is on disk.
+fn end_process(error: std::io::Error) {
+    tracing::error!(%error, "the journal cannot be written: ending at once, nothing unacknowledged is answered");
+    eprintln!("firth: the journal cannot be written: {error}");
+    std::process::abort();
+}
+
+fn lock(control: &Mutex<Control>) -> std::sync::MutexGuard<'_, Control> {
+    control.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The shard's thread.
+fn run(mut shard: Shard, inbox: &Inbox, control: &Mutex<Control>, clock: &Clock) {
+    let mut submitted = Vec::new();
+    let mut completed = Vec::new();
+    loop {
+        let now = clock();
+        let patience = u64::try_from(shard.next_deadline().since(now)).unwrap_or(0);
+        inbox.take(&mut submitted, Some(Duration::from_millis(patience.max(1))));
+        let (checkpointed, stopping) = {
+            let mut control = lock(control);
+            std::mem::swap(&mut control.completed, &mut completed);
+            (std::mem::take(&mut control.checkpointed), control.stopping)
+        };
+        for done in checkpointed {
+            shard.checkpoint_ended(done);
+        }
+        if stopping {
+            submitted.extend(inbox.close());
+        }
+        shard.turn(clock(), &mut completed, &mut submitted);
+        if stopping && shard.is_settled() {
+            return shard.end();
+        }
+    }
+}
+
+impl Log for Journal {
+    fn append(&mut self, entries: &mut Vec<Entry>) -> Lsn {
+        Journal::append(self, entries)
+    }
+
+    fn room(&self) -> Room {
+        Journal::room(self)
+    }
+
+    fn release(&mut self, extents: &[ExtentNumber]) {
+        Journal::release(self, extents);
+    }
+
+    fn drain(self: Box<Self>) {
+        Journal::drain(*self);
+    }
+}
+
+/// Writes checkpoints beside the shard, one at a time.
+struct CheckpointThread {
+    jobs: mpsc::Sender<Checkpoint>,
+}
+
+impl CheckpointThread {
+    fn start(mut checkpoints: Checkpoints, inbox: Inbox, control: Arc<Mutex<Control>>) -> CheckpointThread {
+        let (jobs, work) = mpsc::channel::<Checkpoint>();
+        let thread = std::thread::Builder::new().name("checkpoint".to_owned()).spawn(move || {
+            // Changes of a checkpoint that failed go into the next one.
+            let mut changes = BTreeMap::new();
+            for job in work {
+                let at = job.at;
+                changes.extend(job.changes);
+                let done = match checkpoints.take(at, job.position, &changes) {
+                    Ok(()) => {
+                        changes.clear();
+                        Some((at, checkpoints.keep_from()))
+                    }
+                    Err(error) => {
+                        // The journal keeps everything, so nothing is lost: start-up replays more.
+                        tracing::error!(%error, "checkpoint failed");
+                        None
+                    }
+                };
+                lock(&control).checkpointed.push(done);
+                inbox.ring();
+            }
+        });
+        if let Err(error) = thread {
+            tracing::error!(%error, "no thread for checkpoints");
+        }
+        CheckpointThread { jobs }
+    }
+}
+
+impl Checkpointer for CheckpointThread {
+    fn write(&mut self, checkpoint: Checkpoint) {
+        if self.jobs.send(checkpoint).is_err() {
+            tracing::error!("the checkpoint thread is gone");
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! What connections see of the log: durable, and without asking the shard.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+
+use bytes::Bytes;
+
+use firth_gateway::protocol::BoxFuture;
+use firth_gateway::refusal::Refusal;
+use firth_gateway::streams::StreamInfo;
+use firth_gateway::view::{Bounds, FoundBatch, LogView, ReadNow, Records, Waiter};
+use firth_journal::entry::batch_of;
+use firth_journal::reader::Reader;
+use firth_model::ids::{LeaderEpoch, Offset, PartitionId, StreamId};
+use firth_model::limits::COLD_READ_THREADS;
+use firth_model::names::StreamName;
+
+use crate::cold::ColdThreads;
+use crate::index::{Index, Spot};
+use crate::read_behind;
+use crate::tail::Tail;
+
+/// The durable part of one partition. Written by the shard, once per group; read by everybody.
+pub struct PartitionView {
+    pub id: PartitionId,
+    log_start: AtomicU64,
+    durable_end: AtomicU64,
+    epoch: AtomicI32,
+    index: Mutex<Index>,
+    parked: Mutex<Vec<Weak<Waiter>>>,
+}
+
+impl PartitionView {
+    pub fn empty(id: PartitionId) -> PartitionView {
+        PartitionView {
+            id,
+            log_start: AtomicU64::new(0),
+            durable_end: AtomicU64::new(0),
+            epoch: AtomicI32::new(0),
+            index: Mutex::default(),
+            parked: Mutex::default(),
+        }
+    }
+
+    pub fn index(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn log_start(&self) -> Offset {
+        Offset(self.log_start.load(Ordering::Acquire))
+    }
+
+    pub fn durable_end(&self) -> Offset {
+        Offset(self.durable_end.load(Ordering::Acquire))
+    }
+
+    pub fn show_start(&self, log_start: Offset) {
+        self.log_start.store(log_start.0, Ordering::Release);
+    }
+
+    pub fn show_end(&self, end: Offset) {
+        self.durable_end.store(end.0, Ordering::Release);
+    }
+
+    /// Wakes everybody who waits for this partition to grow.
+    pub fn wake(&self) {
+        let parked = std::mem::take(&mut *self.parked.lock().unwrap_or_else(PoisonError::into_inner));
+        for waiter in parked {
+            if let Some(waiter) = waiter.upgrade() {
+                waiter.wake();
+            }
+        }
+    }
+
+    fn park(&self, seen_end: Offset, waiter: &Arc<Waiter>) -> bool {
+        let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
+        // Under the lock: the shard shows the end before it takes the list.
+        if self.durable_end() > seen_end {
+            return false;
+        }
+        let address = Arc::downgrade(waiter);
+        if !parked.iter().any(|other| other.ptr_eq(&address)) {
+            if parked.len() == parked.capacity() {
+                parked.retain(|other| other.strong_count() > 0);
+            }
+            parked.push(address);
+        }
+        true
+    }
+}
+
+/// All of it. One for a node.
+pub struct View {
+    streams: RwLock<Streams>,
+    partitions: RwLock<HashMap<PartitionId, Arc<PartitionView>, foldhash::fast::RandomState>>,
+    pub tail: Tail,
+    reader: Arc<Reader>,
+    cold: ColdThreads,
+}
+
+#[derive(Default)]
+struct Streams {
+    by_name: BTreeMap<StreamName, Arc<StreamInfo>>,
+    by_id: HashMap<StreamId, Arc<StreamInfo>>,
+}
+
+impl View {
+    pub fn over(reader: Arc<Reader>, tail_bytes_max: u64) -> View {
+        View {
+            streams: RwLock::default(),
+            partitions: RwLock::default(),
+            tail: Tail::with_max(tail_bytes_max),
+            reader,
+            cold: ColdThreads::idle(),
+        }
+    }
+
+    /// Shows a stream as it now is; its partitions must be known already.
+    pub fn show_stream(&self, info: Arc<StreamInfo>) {
+        let mut streams = self.streams.write().unwrap_or_else(PoisonError::into_inner);
+        streams.by_name.insert(info.name.clone(), info.clone());
+        streams.by_id.insert(info.id, info);
+    }
+
+    pub fn show_partition(&self, partition: Arc<PartitionView>) {
+        self.partitions.write().unwrap_or_else(PoisonError::into_inner).insert(partition.id, partition);
+    }
+
+    pub fn hide_stream(&self, info: &StreamInfo) {
+        let mut streams = self.streams.write().unwrap_or_else(PoisonError::into_inner);
+        streams.by_id.remove(&info.id);
+        if streams.by_name.get(&info.name).is_some_and(|shown| shown.id == info.id) {
+            streams.by_name.remove(&info.name);
+        }
+        drop(streams);
+        let mut hidden = Vec::new();
+        let mut partitions = self.partitions.write().unwrap_or_else(PoisonError::into_inner);
+        hidden.extend(info.partitions.iter().filter_map(|id| partitions.remove(id)));
+        drop(partitions);
+        // Who waits for a partition that is gone must hear so.
+        for partition in hidden {
+            partition.wake();
+        }
+    }
+
+    /// A read that may block, on the caller's own thread: for simulations and offline tools.
+    pub fn read_here(&self, partition: PartitionId, from: Offset, bytes_max: u32) -> Result<Records, Refusal> {
+        let partition = self.partition(partition).ok_or(Refusal::NotFound)?;
+        match self.read_memory(&partition, from, bytes_max) {
+            ReadNow::Ready(records) => Ok(records),
+            ReadNow::Behind => read_behind::batches(&self.reader, &partition, from, bytes_max),
+            ReadNow::Refused(refusal) => Err(refusal),
+        }
+    }
+
+    fn partition(&self, id: PartitionId) -> Option<Arc<PartitionView>> {
+        self.partitions.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    fn read_memory(&self, partition: &PartitionView, from: Offset, bytes_max: u32) -> ReadNow {
+        let (log_start, end) = (partition.log_start(), partition.durable_end());
+        if from < log_start || from > end {
+            return ReadNow::Refused(Refusal::OffsetOutOfRange { log_start, end });
+        }
+        if from == end {
+            return ReadNow::Ready(Records::default());
+        }
+        let index = partition.index();
+        let first = match index.find(from) {
+            Spot::Row(at) => at,
+            Spot::Span(_) => return ReadNow::Behind,
+            Spot::End => return ReadNow::Ready(Records::default()),
+        };
+        let mut records = Records::default();
+        let mut behind = false;
+        self.tail.look(|get| {
+            for row in index.rows().range(first..) {
+                let over = records.bytes + row.bytes as usize > bytes_max as usize;
+                if over && !records.batches.is_empty() {
+                    return;
+                }
+                let Some(batch) = get(row.position, row.bytes).and_then(|entry| batch_of(&entry)) else {
+                    behind = records.batches.is_empty();
+                    return;
+                };
+                add(&mut records, batch);
+            }
+        });
+        if behind { ReadNow::Behind } else { ReadNow::Ready(records) }
+    }
+}
+
+/// Adds a batch to what a read gives.
+pub fn add(records: &mut Records, batch: Bytes) {
+    records.bytes += batch.len();
+    records.batches.push(batch);
+}
+
+impl LogView for View {
+    fn stream(&self, name: &str) -> Option<Arc<StreamInfo>> {
+        self.streams.read().unwrap_or_else(PoisonError::into_inner).by_name.get(name).cloned()
+    }
+
+    fn stream_by_id(&self, id: StreamId) -> Option<Arc<StreamInfo>> {
+        self.streams.read().unwrap_or_else(PoisonError::into_inner).by_id.get(&id).cloned()
+    }
+
+    fn streams(&self) -> Vec<Arc<StreamInfo>> {
+        self.streams.read().unwrap_or_else(PoisonError::into_inner).by_name.values().cloned().collect()
+    }
+
+    fn bounds(&self, partition: PartitionId) -> Option<Bounds> {
+        let partition = self.partition(partition)?;
+        let durable_end = partition.durable_end();
+        Some(Bounds {
+            log_start: partition.log_start(),
+            durable_end,
+            stable_end: durable_end,
+            epoch: LeaderEpoch(partition.epoch.load(Ordering::Relaxed)),
+            bytes: partition.index().bytes(),
+        })
+    }
+
+    fn read(&self, partition: PartitionId, from: Offset, bytes_max: u32) -> ReadNow {
+        match self.partition(partition) {
+            Some(partition) => self.read_memory(&partition, from, bytes_max),
+            None => ReadNow::Refused(Refusal::NotFound),
+        }
+    }
+
+    fn read_behind(&self, partition: PartitionId, from: Offset, bytes_max: u32) -> BoxFuture<'static, Result<Records, Refusal>> {
+        let Some(partition) = self.partition(partition) else {
+            return Box::pin(async { Err(Refusal::NotFound) });
+        };
+        let reader = self.reader.clone();
+        self.cold.run(COLD_READ_THREADS, move || read_behind::batches(&reader, &partition, from, bytes_max))
+    }
+
+    fn find_time(&self, partition: PartitionId, timestamp: i64) -> BoxFuture<'static, Result<Option<FoundBatch>, Refusal>> {
+        let Some(partition) = self.partition(partition) else {
+            return Box::pin(async { Err(Refusal::NotFound) });
+        };
+        let reader = self.reader.clone();
+        self.cold.run(COLD_READ_THREADS, move || read_behind::first_at_or_after(&reader, &partition, timestamp))
+    }
+
+    fn find_latest_time(&self, partition: PartitionId) -> BoxFuture<'static, Result<Option<FoundBatch>, Refusal>> {
+        let Some(partition) = self.partition(partition) else {
+            return Box::pin(async { Err(Refusal::NotFound) });
+        };
+        let reader = self.reader.clone();
+        self.cold.run(COLD_READ_THREADS, move || read_behind::latest(&reader, &partition))
+    }
+
+    fn epoch_end(&self, partition: PartitionId, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
+        let partition = self.partition(partition)?;
+        // One node has owned every partition since offset 0: there is one epoch, and it has not ended.
+        let current = LeaderEpoch(partition.epoch.load(Ordering::Relaxed));
+        (epoch == current).then(|| (current, partition.durable_end()))
+    }
+
+    fn park(&self, partition: PartitionId, seen_end: Offset, waiter: &Arc<Waiter>) -> bool {
+        self.partition(partition).is_some_and(|partition| partition.park(seen_end, waiter))
+    }
+}

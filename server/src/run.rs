@@ -1,0 +1,127 @@
+//! The life of a node: from its configuration to its last group.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use firth_broker::groups::GroupSettings;
+use firth_broker::node::{Node, NodeParts};
+use firth_gateway::door::NodeInfo;
+use firth_gateway::protocol::Protocol;
+use firth_kafka::{Kafka, KafkaSettings};
+use firth_model::time::{Clock, Millis};
+
+use crate::config::{Config, Listener};
+use crate::identity;
+use crate::listen::{Door, bind, serve};
+
+/// How long connections may take to finish what they were asked before the node stops without them.
+const DRAIN_MAX: Duration = Duration::from_secs(8);
+
+/// Runs a node until SIGTERM or SIGINT. `banner` gets what a person at the terminal should see, once all listeners accept.
+pub fn run(config: &Config, banner: impl FnOnce(&str)) -> Result<()> {
+    let lock = identity::lock(&config.data)?;
+    let identity = identity::read_or_make(&config.data)?;
+    let node = open(config, &identity)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("connections").build()?;
+    let served = runtime.block_on(listen_and_wait(config, &node, banner));
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    node.stop();
+    drop(lock);
+    served
+}
+
+fn open(config: &Config, identity: &identity::Identity) -> Result<Node> {
+    let disk = firth_journal::disk::FileDisk::open(&config.data.join("journal")).context("cannot open the journal")?;
+    let store = firth_archive::store::DirectoryStore::open(&config.data.join("archive")).context("cannot open the archive")?;
+    let parts = NodeParts {
+        disk: Arc::new(disk),
+        store: Arc::new(store),
+        journal: firth_journal::journal::Options {
+            extent_bytes: config.extent_bytes,
+            clock: system_clock(),
+            cluster_id: *identity.cluster.as_bytes(),
+            reserve_extents: 2,
+            random: Box::new(|| *uuid::Uuid::new_v4().as_bytes()),
+        },
+        clock: system_clock(),
+        dice: Box::new(|| uuid::Uuid::new_v4().as_u128()),
+        info: NodeInfo { id: config.node_id, cluster: identity.cluster },
+        groups: GroupSettings {
+            initial_rebalance_delay_ms: config.rebalance_delay_ms,
+            session_timeout_min_ms: config.session_ms_min,
+            session_timeout_max_ms: config.session_ms_max,
+            ..GroupSettings::default()
+        },
+        tail_cache_bytes: config.tail_bytes,
+    };
+    Node::open(parts).with_context(|| format!("cannot start on {}", config.data.display()))
+}
+
+/// The one place that reads the system's clock.
+#[expect(clippy::disallowed_methods)]
+fn system_clock() -> Clock {
+    Arc::new(|| {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    })
+}
+
+async fn listen_and_wait(config: &Config, node: &Node, banner: impl FnOnce(&str)) -> Result<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (stop, stopping) = watch::channel(false);
+    let mut doors = Vec::new();
+    for listener in &config.listeners {
+        doors.push(bind(protocol(config, listener), listener.address).await?);
+    }
+    announce(config, &doors, banner)?;
+    let mut serving = JoinSet::new();
+    for door in doors {
+        serving.spawn(serve(door, node.broker().clone(), stopping.clone()));
+    }
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping");
+    stop.send_replace(true);
+    let drained = tokio::time::timeout(DRAIN_MAX, async { while serving.join_next().await.is_some() {} }).await;
+    if drained.is_err() {
+        tracing::warn!("connections that did not end in time are cut");
+    }
+    Ok(())
+}
+
+fn protocol(config: &Config, listener: &Listener) -> Arc<dyn Protocol> {
+    debug_assert_eq!(listener.protocol, "kafka");
+    Arc::new(Kafka::new(KafkaSettings {
+        advertise: config.advertise.clone(),
+        auto_create: config.auto_create,
+        partitions: config.partitions,
+    }))
+}
+
+/// Says that all listeners accept: in the ready file and on the terminal.
+fn announce(config: &Config, doors: &[Door], banner: impl FnOnce(&str)) -> Result<()> {
+    let addresses: BTreeMap<&str, String> =
+        doors.iter().map(|door| (door.protocol.describe().name, door.address.to_string())).collect();
+    if let Some(path) = &config.ready_file {
+        let ready = serde_json::json!({ "pid": std::process::id(), "listeners": addresses });
+        identity::write_whole(path, ready.to_string().as_bytes())?;
+    }
+    let mut text = format!("Firth {} keeps its data in {}\n", env!("CARGO_PKG_VERSION"), config.data.display());
+    for (name, address) in &addresses {
+        text.push_str(&format!("  {name:<8}{address}\n"));
+    }
+    if let Some(kafka) = addresses.get("kafka") {
+        text.push_str(&format!("try:\n  echo hello | kcat -b {kafka} -P -t greetings\n  kcat -b {kafka} -C -t greetings -e\n"));
+    }
+    text.push_str("firth ready\n");
+    banner(&text);
+    Ok(())
+}

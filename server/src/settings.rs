@@ -1,0 +1,128 @@
+//! Every setting: name, default, meaning. Declared once.
+//!
+//! The same names serve the file (`[kafka] port = 9092`), the environment (`FIRTH_KAFKA__PORT=9092`) and `--set kafka.port=9092`.
+
+/// One setting.
+pub struct Setting {
+    /// Dotted name.
+    pub name: &'static str,
+    pub kind: Kind,
+    /// As text; empty means "not set".
+    pub default: &'static str,
+    pub about: &'static str,
+}
+
+/// What a value must look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Text,
+    Switch,
+    /// An integer in this range.
+    Number {
+        min: i64,
+        max: i64,
+    },
+}
+
+const fn number(min: i64, max: i64) -> Kind {
+    Kind::Number { min, max }
+}
+
+/// All of them, in the order in which people look for them.
+pub const SETTINGS: &[Setting] = &[
+    Setting { name: "data", kind: Kind::Text, default: "firth-data", about: "Directory that holds everything." },
+    Setting { name: "ready_file", kind: Kind::Text, default: "", about: "File written when all listeners accept: JSON." },
+    Setting {
+        name: "allow_insecure",
+        kind: Kind::Switch,
+        default: "false",
+        about: "Listen on addresses beyond loopback although there is no sign-in yet.",
+    },
+    Setting { name: "log", kind: Kind::Text, default: "warn", about: "What is logged: error, warn, info, debug, or a filter by module." },
+    Setting { name: "node.id", kind: number(0, i32::MAX as i64), default: "1", about: "Number of this node, as clients see it." },
+    Setting { name: "kafka.address", kind: Kind::Text, default: "127.0.0.1", about: "Address the Kafka listener binds to." },
+    Setting { name: "kafka.port", kind: number(0, 65_535), default: "9092", about: "Its port; 0 takes any free one." },
+    Setting {
+        name: "kafka.advertise",
+        kind: Kind::Text,
+        default: "",
+        about: "HOST:PORT told to clients; by default the address each client connected to.",
+    },
+    Setting { name: "kafka.auto_create", kind: Kind::Switch, default: "true", about: "Make a topic when a client asks for its metadata." },
+    Setting {
+        name: "kafka.partitions",
+        kind: number(1, 100_000),
+        default: "1",
+        about: "Partitions of a topic that is made without saying how many.",
+    },
+    Setting {
+        name: "journal.extent_bytes",
+        kind: number(4 << 20, 64 << 20),
+        default: "",
+        about: "Size of a journal extent, fixed at first start; by default 64 MiB or a sixteenth of the volume.",
+    },
+    Setting {
+        name: "cache.tail_bytes",
+        kind: number(1 << 20, 1 << 40),
+        default: "134217728",
+        about: "Recent records kept in memory for consumers at the end of the log.",
+    },
+    Setting {
+        name: "groups.rebalance_delay_ms",
+        kind: number(0, 60_000),
+        default: "0",
+        about: "How long a new group waits for more members before its first round.",
+    },
+    Setting { name: "groups.session_ms_min", kind: number(1, 3_600_000), default: "6000", about: "Shortest session a member may ask for." },
+    Setting {
+        name: "groups.session_ms_max",
+        kind: number(1, 86_400_000),
+        default: "1800000",
+        about: "Longest session a member may ask for.",
+    },
+];
+
+pub fn find(name: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.name == name)
+}
+
+/// The setting whose name is nearest to a mistyped one, if any is near.
+pub fn nearest(name: &str) -> Option<&'static str> {
+    let (distance, nearest) = SETTINGS.iter().map(|setting| (distance(name, setting.name), setting.name)).min()?;
+    (distance <= name.len().max(4) / 2).then_some(nearest)
+}
+
+/// Levenshtein's distance, row by row.
+fn distance(left: &str, right: &str) -> usize {
+    let right: Vec<char> = right.chars().collect();
+    let mut row: Vec<usize> = (0..=right.len()).collect();
+    for (at, from) in left.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = at + 1;
+        for (column, to) in right.iter().enumerate() {
+            let replaced = diagonal + usize::from(from != *to);
+            diagonal = row[column + 1];
+            row[column + 1] = replaced.min(diagonal + 1).min(row[column] + 1);
+        }
+    }
+    row[right.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn typing_errors_find_their_setting() {
+        assert_eq!(nearest("kafka.prot"), Some("kafka.port"));
+        assert_eq!(nearest("kafka.advertised"), Some("kafka.advertise"));
+        assert_eq!(nearest("zzzzzzzzzzzz"), None);
+    }
+
+    #[test]
+    fn defaults_are_values() {
+        for setting in SETTINGS {
+            assert!(crate::config::check(setting, setting.default).is_ok() || setting.default.is_empty(), "{}", setting.name);
+        }
+    }
+}
