@@ -1,11 +1,11 @@
 //! Checkpoints: a base and deltas, complete or not at all.
 //!
-//! A checkpoint at lsn n is the object `ckpt/<n>/base` or `ckpt/<n>/delta` and, written last, `ckpt/<n>/done`, which names the chain of
+//! Checkpoint number n is the object `ckpt/<n>/base` or `ckpt/<n>/delta` and, written last, `ckpt/<n>/done`, which names the chain of
 //! parts that make up the state: a base and the deltas after it. Nothing is overwritten. The two newest complete checkpoints are kept,
 //! and the journal from the older one's position on, so that damage to the newest costs a longer replay and nothing else.
 //!
 //! ```text
-//! done: magic 8 "FIRTHDN1", lsn u64, position u64, parts u32, then for each part: lsn u64, kind u8 (0 base, 1 delta), bytes u64,
+//! done: magic 8 "FIRTHDN1", number u64, lsn u64, position u64, parts u32, then for each part: number u64, kind u8 (0 base, 1 delta), bytes u64,
 //!       XXH3-128 of the part 16; at the end XXH3-128 of everything before 16
 //! ```
 
@@ -53,7 +53,7 @@ enum Kind {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Part {
-    at: Lsn,
+    number: u64,
     kind: Kind,
     bytes: u64,
     checksum: [u8; 16],
@@ -61,6 +61,7 @@ struct Part {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Done {
+    number: u64,
     at: Lsn,
     position: Position,
     parts: Vec<Part>,
@@ -70,6 +71,8 @@ pub struct Checkpoints {
     store: Arc<dyn Store>,
     /// Complete ones, oldest first; at most `KEPT`.
     complete: Vec<Done>,
+    /// Never used by any object, not even by one of an attempt that failed.
+    next_number: u64,
 }
 
 impl Checkpoints {
@@ -78,8 +81,8 @@ impl Checkpoints {
         let mut complete = Vec::new();
         let mut loaded = None;
         let mut damage = Vec::new();
-        for at in done_lsns(&*store)?.into_iter().rev() {
-            let done = match read_done(&*store, at) {
+        for number in done_numbers(&*store)?.into_iter().rev() {
+            let done = match read_done(&*store, number) {
                 Ok(done) => done,
                 Err(what) => {
                     damage.push(what);
@@ -106,7 +109,8 @@ impl Checkpoints {
         }
         complete.truncate(KEPT);
         complete.reverse();
-        Ok((Checkpoints { store, complete }, loaded))
+        let next_number = next_number(&*store)?;
+        Ok((Checkpoints { store, complete, next_number }, loaded))
     }
 
     /// The journal from here on is needed to recover, whichever of the kept checkpoints is used.
@@ -127,10 +131,12 @@ impl Checkpoints {
         } else {
             (Kind::Delta, part::write(changes.iter().map(|(key, value)| (key, value.as_ref()))))
         };
-        self.put_fresh(&part_name(at, kind), &bytes)?;
-        parts.push(Part { at, kind, bytes: bytes.len() as u64, checksum: checksum(&bytes) });
-        let done = Done { at, position, parts };
-        self.put_fresh(&done_name(at), &done.encode())?;
+        let number = self.next_number;
+        self.next_number += 1;
+        self.store.put(&part_name(number, kind), &bytes)?;
+        parts.push(Part { number, kind, bytes: bytes.len() as u64, checksum: checksum(&bytes) });
+        let done = Done { number, at, position, parts };
+        self.store.put(&done_name(number), &done.encode())?;
         self.complete.push(done);
         if self.complete.len() > KEPT {
             self.complete.remove(0);
@@ -141,18 +147,12 @@ impl Checkpoints {
         Ok(())
     }
 
-    /// Puts an object that a failed attempt may have left behind, never one that a complete checkpoint names.
-    fn put_fresh(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        self.store.delete(name)?;
-        self.store.put(name, bytes)
-    }
-
     /// Deletes what no kept checkpoint reaches: first what says that one is complete, then parts.
     fn collect(&self) -> io::Result<()> {
         let mut reached = BTreeSet::new();
         for done in &self.complete {
-            reached.insert(done_name(done.at));
-            reached.extend(done.parts.iter().map(|part| part_name(part.at, part.kind)));
+            reached.insert(done_name(done.number));
+            reached.extend(done.parts.iter().map(|part| part_name(part.number, part.kind)));
         }
         let mut names = self.store.list(PREFIX)?;
         names.sort_by_key(|name| !name.ends_with("/done"));
@@ -171,25 +171,31 @@ fn wants_base(parts: &[Part]) -> bool {
     parts.len() >= CHAIN_MAX || delta_bytes > base.bytes.max(MERGE_BYTES_MIN)
 }
 
-fn part_name(at: Lsn, kind: Kind) -> String {
+fn part_name(number: u64, kind: Kind) -> String {
     let kind = if kind == Kind::Base { "base" } else { "delta" };
-    format!("{PREFIX}{:020}/{kind}", at.0)
+    format!("{PREFIX}{number:020}/{kind}")
 }
 
-fn done_name(at: Lsn) -> String {
-    format!("{PREFIX}{:020}/done", at.0)
+fn done_name(number: u64) -> String {
+    format!("{PREFIX}{number:020}/done")
 }
 
-fn done_lsns(store: &dyn Store) -> io::Result<Vec<Lsn>> {
+fn done_numbers(store: &dyn Store) -> io::Result<Vec<u64>> {
     let names = store.list(PREFIX)?;
-    let lsn = |name: &String| name.strip_prefix(PREFIX)?.strip_suffix("/done")?.parse().ok().map(Lsn);
-    Ok(names.iter().filter_map(lsn).collect())
+    let number = |name: &String| name.strip_prefix(PREFIX)?.strip_suffix("/done")?.parse().ok();
+    Ok(names.iter().filter_map(number).collect())
 }
 
-fn read_done(store: &dyn Store, at: Lsn) -> Result<Done, String> {
-    let name = done_name(at);
+fn next_number(store: &dyn Store) -> io::Result<u64> {
+    let names = store.list(PREFIX)?;
+    let number = |name: &String| name.strip_prefix(PREFIX)?.split('/').next()?.parse::<u64>().ok();
+    Ok(names.iter().filter_map(number).max().map_or(1, |last| last + 1))
+}
+
+fn read_done(store: &dyn Store, number: u64) -> Result<Done, String> {
+    let name = done_name(number);
     let bytes = store.get(&name).map_err(|error| format!("{name}: {error}"))?.ok_or(format!("{name} is gone"))?;
-    Done::decode(&bytes).filter(|done| done.at == at).ok_or(format!("{name} is damaged"))
+    Done::decode(&bytes).filter(|done| done.number == number).ok_or(format!("{name} is damaged"))
 }
 
 fn load(store: &dyn Store, done: &Done) -> Result<Vec<(Bytes, Bytes)>, String> {
@@ -199,7 +205,7 @@ fn load(store: &dyn Store, done: &Done) -> Result<Vec<(Bytes, Bytes)>, String> {
 fn read_parts(store: &dyn Store, parts: &[Part]) -> Result<BTreeMap<Bytes, Bytes>, String> {
     let mut state = BTreeMap::new();
     for part in parts {
-        let name = part_name(part.at, part.kind);
+        let name = part_name(part.number, part.kind);
         let bytes = store.get(&name).map_err(|error| format!("{name}: {error}"))?.ok_or(format!("{name} is missing"))?;
         if bytes.len() as u64 != part.bytes || checksum(&bytes) != part.checksum {
             return Err(format!("{name}: its checksum does not match"));
@@ -223,11 +229,12 @@ fn apply(state: &mut BTreeMap<Bytes, Bytes>, rows: impl Iterator<Item = (Bytes, 
 impl Done {
     fn encode(&self) -> Vec<u8> {
         let mut out = MAGIC.to_vec();
+        out.extend_from_slice(&self.number.to_le_bytes());
         out.extend_from_slice(&self.at.0.to_le_bytes());
         out.extend_from_slice(&self.position.0.to_le_bytes());
         out.extend_from_slice(&u32::try_from(self.parts.len()).expect("a chain is short").to_le_bytes());
         for part in &self.parts {
-            out.extend_from_slice(&part.at.0.to_le_bytes());
+            out.extend_from_slice(&part.number.to_le_bytes());
             out.push(u8::from(part.kind == Kind::Delta));
             out.extend_from_slice(&part.bytes.to_le_bytes());
             out.extend_from_slice(&part.checksum);
@@ -243,20 +250,21 @@ impl Done {
             return None;
         }
         let mut rest = fields.strip_prefix(MAGIC)?;
-        let (at, position) = (Lsn(take_u64(&mut rest)?), Position(take_u64(&mut rest)?));
+        let (number, at) = (take_u64(&mut rest)?, Lsn(take_u64(&mut rest)?));
+        let position = Position(take_u64(&mut rest)?);
         let (count, mut rest) = rest.split_first_chunk::<4>()?;
         let mut parts = Vec::new();
         for _ in 0..u32::from_le_bytes(*count) {
-            let part_at = Lsn(take_u64(&mut rest)?);
+            let part_number = take_u64(&mut rest)?;
             let (kind, after) = rest.split_first()?;
             rest = after;
             let part_bytes = take_u64(&mut rest)?;
             let (sum, after) = rest.split_first_chunk::<16>()?;
             rest = after;
             let kind = if *kind == 0 { Kind::Base } else { Kind::Delta };
-            parts.push(Part { at: part_at, kind, bytes: part_bytes, checksum: *sum });
+            parts.push(Part { number: part_number, kind, bytes: part_bytes, checksum: *sum });
         }
-        rest.is_empty().then_some(Done { at, position, parts })
+        rest.is_empty().then_some(Done { number, at, position, parts })
     }
 }
 
@@ -288,12 +296,12 @@ impl fmt::Display for ArchiveReport {
 /// Reads every part of every complete checkpoint.
 pub fn verify(store: &dyn Store) -> ArchiveReport {
     let mut report = ArchiveReport { checkpoints: 0, damage: Vec::new() };
-    match done_lsns(store) {
+    match done_numbers(store) {
         Err(error) => report.damage.push(error.to_string()),
-        Ok(lsns) => {
-            for at in lsns {
+        Ok(numbers) => {
+            for number in numbers {
                 report.checkpoints += 1;
-                let outcome = read_done(store, at).and_then(|done| load(store, &done));
+                let outcome = read_done(store, number).and_then(|done| load(store, &done));
                 report.damage.extend(outcome.err());
             }
         }

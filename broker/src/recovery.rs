@@ -8,7 +8,7 @@ use firth_journal::disk::Disk;
 use firth_journal::journal::{OpenError, Opened, Options, open};
 use firth_model::ids::{ExtentNumber, Lsn, Position};
 
-use crate::groups::Groups;
+use crate::groups::machine::Groups;
 use crate::layout::StateDamage;
 use crate::state::State;
 

@@ -16,7 +16,7 @@ use firth_model::time::Millis;
 use crate::catalog::Catalog;
 use crate::effect::{Effect, NodeRecord, PARTITION, partition_key, partition_of_key};
 use crate::extents::Extents;
-use crate::groups::Groups;
+use crate::groups::machine::Groups;
 use crate::index::Row;
 use crate::layout::{StateDamage, Writer};
 use crate::partition::Partition;

@@ -27,10 +27,15 @@ impl Outbox {
         self.bell.notify_one();
     }
 
+    /// Everything that is there, in order, without waiting.
+    pub fn try_take(&self) -> Vec<Event> {
+        std::mem::take(&mut *self.events.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Everything that is there, in order; waits until something is. Safe to drop while waiting.
     pub async fn take(&self) -> Vec<Event> {
         loop {
-            let ready = std::mem::take(&mut *self.events.lock().unwrap_or_else(PoisonError::into_inner));
+            let ready = self.try_take();
             if !ready.is_empty() {
                 return ready;
             }

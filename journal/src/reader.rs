@@ -281,7 +281,7 @@ impl Reader {
     }
 
     /// Nothing in these is needed: no new reader gets in.
-    pub(crate) fn retire(&self, extents: &[ExtentNumber]) {
+    pub fn retire(&self, extents: &[ExtentNumber]) {
         let mut state = self.state();
         for extent in extents {
             if state.live.remove(extent).is_some() {

@@ -45,6 +45,15 @@ struct Found {
     end: Position,
 }
 
+const MAYBE_ACKNOWLEDGED: &str = "a group that may have been acknowledged cannot be read";
+
+/// How an extent ends.
+enum Ended {
+    /// By its directory, which only its own bytes say was written.
+    Finished { header: ExtentHeader, at: u32, directory: Bytes },
+    Open(Unfinished),
+}
+
 /// The last extent, which no directory ends.
 struct Unfinished {
     header: ExtentHeader,
@@ -69,7 +78,7 @@ pub(crate) fn take_over(
     let first = reader.extent_of(from);
     let mut found =
         Found { link: None, next_lsn: Lsn(1), first_lsn: None, append_ms: Millis(0), epoch: 0, durable: Position(0), end: Position(0) };
-    let mut last: Option<Unfinished> = None;
+    let mut last: Option<Ended> = None;
     let mut previous: Option<ExtentNumber> = None;
     for number in &extents {
         let Some(header) = extent_header(&**disk, *number)? else {
@@ -88,14 +97,20 @@ pub(crate) fn take_over(
             return Err(damaged(*number, position, &found, "the extent before is missing", Vec::new()));
         }
         previous = Some(*number);
-        let ends = read_extent(&**disk, header, &mut found, last.as_ref(), visit)?;
-        if ends.is_some() {
-            last = ends;
-        }
+        let before = if let Some(Ended::Open(before)) = &last { Some(before) } else { None };
+        last = Some(read_extent(&**disk, header, &mut found, before, visit)?);
     }
-    let torn = last.as_ref().map(|last| settle(&**disk, last, &found)).transpose()?.flatten();
-    if let Some(last) = last.take() {
-        finish(&**disk, last, &mut found, &mut extents, options)?;
+    let mut torn = None;
+    match last {
+        Some(Ended::Open(last)) => {
+            torn = settle(&**disk, &last, &found)?;
+            finish(&**disk, last, &mut found, &mut extents, options)?;
+        }
+        Some(Ended::Finished { header, at, directory }) => {
+            disk.write(FileName::Extent(header.number), u64::from(at), &[&directory])?;
+            disk.sync(FileName::Extent(header.number))?;
+        }
+        None => {}
     }
     fence(disk, spares, reader, extent_bytes, options, found, extents, torn)
 }
@@ -116,18 +131,12 @@ fn read_extent(
     found: &mut Found,
     unfinished_before: Option<&Unfinished>,
     visit: &mut dyn FnMut(Replayed),
-) -> Result<Option<Unfinished>, OpenError> {
+) -> Result<Ended, OpenError> {
     let before = found.link;
     let mut scan = Scan::of(disk, header, found.link);
     let (mut rows, mut entries, mut kept) = (Vec::new(), 0, Vec::new());
     while let Some(group) = scan.next_group()? {
         found.durable = found.durable.max(group.header.durable);
-        if let Some(unfinished) = unfinished_before
-            && found.durable > unfinished.header.position(unfinished.at)
-        {
-            let (extent, position) = (unfinished.header.number, unfinished.header.position(unfinished.at));
-            return Err(damaged(extent, position, found, "a group that may have been acknowledged cannot be read", Vec::new()));
-        }
         rows.extend(visit_group(&group, found, visit)?);
         entries += u64::from(group.header.entries);
         kept.push((scan.at - u32::try_from(group.bytes.len()).unwrap_or(0), group.bytes));
@@ -137,20 +146,29 @@ fn read_extent(
     found.link = scan.link;
     let position = header.position(scan.at);
     let directory = find_directory(disk, header.number, header.extent_bytes, &header.incarnation)?;
+    let lost = evidence(&scan, found)?;
+    if let Some(before) = unfinished_before
+        && scan.at == BLOCK_BYTES
+        && found.durable > before.header.position(before.at)
+    {
+        // This extent does not follow from the one before, so that one reached further.
+        let (extent, position) = (before.header.number, before.header.position(before.at));
+        return Err(damaged(extent, position, found, MAYBE_ACKNOWLEDGED, lost));
+    }
     if let Some(directory) = directory {
         if directory.data_end != scan.at {
             let lost = directory.directory().all().iter().filter(|located| located.position >= position).copied().collect();
             return Err(damaged(header.number, position, found, "a group that was finished cannot be read", lost));
         }
         found.end = position;
-        return Ok(None);
+        let at = header.extent_bytes - u32::try_from(directory.bytes.len()).unwrap_or(0);
+        return Ok(Ended::Finished { header, at, directory: Bytes::from(directory.bytes) });
     }
-    let lost = evidence(&scan, found)?;
     if found.durable > position {
-        return Err(damaged(header.number, position, found, "a group that may have been acknowledged cannot be read", lost));
+        return Err(damaged(header.number, position, found, MAYBE_ACKNOWLEDGED, lost));
     }
     found.end = position;
-    Ok(Some(Unfinished { header, at: scan.at, rows, entries, before, doubtful: kept }))
+    Ok(Ended::Open(Unfinished { header, at: scan.at, rows, entries, before, doubtful: kept }))
 }
 
 /// Reads what lies behind the last whole group, for what it says is durable; gives the batches it knows of.

@@ -143,6 +143,7 @@ impl SimDisk {
     pub fn restart_process(&self) {
         let mut state = self.state();
         state.crash_at = None;
+        state.fail_sync_at = None;
         state.crashed = false;
         state.locked = false;
     }

@@ -7,6 +7,7 @@ use firth_model::ids::{ExtentNumber, Position};
 
 use crate::disk::{Disk, FileName};
 use crate::entry::open_entry;
+use crate::extent::BLOCK_BYTES;
 use crate::group::{GroupHeader, HEADER_BYTES, contents};
 use crate::reader::find_directory;
 use crate::report::DamageReport;
@@ -78,6 +79,7 @@ fn verify_all(disk: &dyn Disk, report: &mut VerifyReport) -> io::Result<()> {
         }
         let end = header.position(scan.at);
         if let Some((extent, position)) = open_end.take()
+            && scan.at == BLOCK_BYTES
             && durable > position
         {
             report.damage.push(damage(extent, position, durable, "a group that may have been acknowledged cannot be read"));

@@ -32,7 +32,6 @@ use firth_model::time::Millis;
 
 use crate::catalog::Catalog;
 
-pub use machine::Groups;
 
 /// What a step may look at, and its chance.
 pub struct Context<'a> {

@@ -1,0 +1,195 @@
+//! One node without threads: its shard, its journal, its disk, all turned by hand.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use firth_archive::checkpoints::Checkpoints;
+use firth_archive::store::MemoryStore;
+use firth_broker::groups::GroupSettings;
+use firth_broker::recovery::{Recovered, RecoveryError, recover};
+use firth_broker::shard::{Checkpoint, Checkpointer, Log, Parts, Shard};
+use firth_broker::view::View;
+use firth_gateway::answer::{Event, Tag};
+use firth_gateway::door::Submitted;
+use firth_gateway::outbox::{Budget, Outbox, ReplyTo};
+use firth_gateway::request::Request;
+use firth_journal::commit::{Completed, Driver};
+use firth_journal::entry::Entry;
+use firth_journal::journal::Options;
+use firth_journal::simdisk::{Dice, SimDisk};
+use firth_journal::spares::Room;
+use firth_model::ids::{ExtentNumber, Lsn};
+use firth_model::time::Millis;
+
+/// Small, so that short runs fill several.
+pub const EXTENT_BYTES: u32 = 128 << 10;
+
+/// What outlives a crash: the disk and the store, and the simulation's own clock and chance.
+pub struct Machine {
+    pub disk: Arc<SimDisk>,
+    pub store: Arc<MemoryStore>,
+    pub dice: Dice,
+    pub now: Millis,
+}
+
+impl Machine {
+    pub fn of_seed(seed: u64) -> Machine {
+        Machine {
+            disk: Arc::new(SimDisk::of_bytes(1 << 28)),
+            store: Arc::default(),
+            dice: Dice(seed),
+            now: Millis(1_700_000_000_000),
+        }
+    }
+}
+
+/// What the shard handed over and the world has not done yet.
+#[derive(Default)]
+struct Desk {
+    entries: Vec<Entry>,
+    checkpoints: Vec<Checkpoint>,
+    released: Vec<ExtentNumber>,
+}
+
+type SharedDesk = Arc<Mutex<Desk>>;
+
+fn desk(shared: &SharedDesk) -> MutexGuard<'_, Desk> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct SimLog {
+    desk: SharedDesk,
+    last: Lsn,
+    room: Arc<firth_journal::spares::Spares>,
+}
+
+impl Log for SimLog {
+    fn append(&mut self, entries: &mut Vec<Entry>) -> Lsn {
+        self.last = Lsn(self.last.0 + entries.len() as u64);
+        desk(&self.desk).entries.append(entries);
+        self.last
+    }
+
+    fn room(&self) -> Room {
+        self.room.room()
+    }
+
+    fn release(&mut self, extents: &[ExtentNumber]) {
+        desk(&self.desk).released.extend_from_slice(extents);
+    }
+
+    fn drain(self: Box<Self>) {}
+}
+
+struct SimCheckpointer {
+    desk: SharedDesk,
+}
+
+impl Checkpointer for SimCheckpointer {
+    fn write(&mut self, checkpoint: Checkpoint) {
+        desk(&self.desk).checkpoints.push(checkpoint);
+    }
+}
+
+pub struct World {
+    pub shard: Shard,
+    pub view: Arc<View>,
+    pub outbox: Arc<Outbox>,
+    budget: Arc<Budget>,
+    driver: Driver,
+    desk: SharedDesk,
+    checkpoints: Checkpoints,
+    completed: Vec<Completed>,
+    submitted: Vec<Submitted>,
+    /// The disk said no: this process is over.
+    pub dead: bool,
+}
+
+impl World {
+    /// Starts the node on what the machine holds.
+    pub fn start(machine: &mut Machine) -> Result<World, RecoveryError> {
+        let mut chance = Dice(machine.dice.roll());
+        let mut ids = Dice(machine.dice.roll());
+        let now = machine.now;
+        let options = Options {
+            extent_bytes: Some(EXTENT_BYTES),
+            clock: Arc::new(move || now),
+            cluster_id: [9; 16],
+            reserve_extents: 2,
+            random: Box::new(move || chance.sixteen()),
+        };
+        let Recovered { state, mut opened, checkpoints, open_extent } =
+            recover(machine.disk.clone(), machine.store.clone(), options)?;
+        let driver = opened.journal.take_driver().expect("nobody started it");
+        let view = Arc::new(View::over(opened.reader.clone(), 64 << 10));
+        let shared = SharedDesk::default();
+        let parts = Parts {
+            view: view.clone(),
+            log: Box::new(SimLog { desk: shared.clone(), last: opened.last_lsn, room: driver.spares.clone() }),
+            checkpointer: Box::new(SimCheckpointer { desk: shared.clone() }),
+            dice: Box::new(move || u128::from_le_bytes(ids.sixteen())),
+            group_settings: GroupSettings::default(),
+            last: opened.last_lsn,
+            open_extent,
+            now,
+        };
+        Ok(World {
+            shard: Shard::new(state, parts),
+            view,
+            outbox: Arc::default(),
+            budget: Budget::with_max(usize::MAX / 2),
+            driver,
+            desk: shared,
+            checkpoints,
+            completed: Vec::new(),
+            submitted: Vec::new(),
+            dead: false,
+        })
+    }
+
+    pub fn submit(&mut self, tag: Tag, request: Request) {
+        let charge = self.budget.charge(request.weight()).expect("without bound");
+        self.submitted.push(Submitted { request, reply: ReplyTo::new(self.outbox.clone(), tag, charge) });
+    }
+
+    /// One turn of the shard.
+    pub fn turn(&mut self, now: Millis) {
+        self.shard.turn(now, &mut self.completed, &mut self.submitted);
+    }
+
+    /// The commit thread's work: everything handed over becomes durable, or the disk fails.
+    pub fn commit(&mut self, now: Millis) {
+        let entries = std::mem::take(&mut desk(&self.desk).entries);
+        self.driver.core.enqueue(entries);
+        let completed = &mut self.completed;
+        self.dead |= self.driver.turn(now, &mut |commit| completed.push(commit)).is_err();
+    }
+
+    /// The idle marker.
+    pub fn mark(&mut self, now: Millis) {
+        self.dead |= self.driver.mark(now).is_err();
+    }
+
+    /// The checkpoint thread's work.
+    pub fn write_checkpoints(&mut self) {
+        let due = std::mem::take(&mut desk(&self.desk).checkpoints);
+        for checkpoint in due {
+            let changes: BTreeMap<_, _> = checkpoint.changes.into_iter().collect();
+            let taken = self.checkpoints.take(checkpoint.at, checkpoint.position, &changes);
+            self.shard.checkpoint_ended(taken.ok().map(|()| (checkpoint.at, self.checkpoints.keep_from())));
+        }
+    }
+
+    /// The extents thread's work.
+    pub fn recycle(&mut self) {
+        let released = std::mem::take(&mut desk(&self.desk).released);
+        self.driver.reader.retire(&released);
+        let replenished = self.driver.spares.replenish(&self.driver.reader, &mut Vec::new());
+        self.dead |= replenished.is_err();
+    }
+
+    /// What came up.
+    pub fn events(&mut self) -> Vec<Event> {
+        self.outbox.try_take()
+    }
+}
