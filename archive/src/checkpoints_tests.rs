@@ -87,3 +87,16 @@ fn two_checkpoints_of_one_lsn_are_two() {
     }
     assert_eq!(opened(&store).1.map(|loaded| loaded.entries.len()), Some(3));
 }
+
+#[test]
+fn nothing_half_written_stays() {
+    let root = std::env::temp_dir().join(format!("firth-archive-left-{}", std::process::id()));
+    DirectoryStore::open(&root).expect("opens");
+    std::fs::write(root.join("ckpt.1.base.tmp"), b"half").expect("written");
+    let store = DirectoryStore::open(&root).expect("opens");
+    assert_eq!(std::fs::read_dir(&root).expect("listed").count(), 0);
+    store.put("ckpt/1/base", b"one").expect("put");
+    assert!(store.put("ckpt/1/base", b"two").is_err());
+    assert_eq!(std::fs::read_dir(&root).expect("listed").count(), 1);
+    std::fs::remove_dir_all(root).expect("removed");
+}

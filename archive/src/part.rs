@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     fn rows() -> Vec<Row> {
-        let value = |at: u32| (at % 3 != 0).then(|| Bytes::from(vec![at as u8; at as usize % 5000]));
+        let value = |at: u32| (!at.is_multiple_of(3)).then(|| Bytes::from(vec![at as u8; at as usize % 5000]));
         (0..200u32).map(|at| (Bytes::from(at.to_be_bytes().to_vec()), value(at))).collect()
     }
 

@@ -30,6 +30,13 @@ const UNFINISHED: &str = ".tmp";
 impl DirectoryStore {
     pub fn open(root: &Path) -> io::Result<DirectoryStore> {
         fs::create_dir_all(root)?;
+        for entry in fs::read_dir(root)? {
+            // What a crash left half written.
+            let path = entry?.path();
+            if path.to_str().is_some_and(|path| path.ends_with(UNFINISHED)) {
+                fs::remove_file(path)?;
+            }
+        }
         Ok(DirectoryStore { root: root.to_owned() })
     }
 
@@ -46,13 +53,13 @@ impl Store for DirectoryStore {
     fn put(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let path = self.path(name);
         let unfinished = self.root.join(format!("{}{UNFINISHED}", name.replace('/', ".")));
-        let mut file = File::create(&unfinished)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
+        let written = File::create(&unfinished).and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
         // A link fails where a rename would overwrite.
-        let linked = fs::hard_link(&unfinished, &path);
-        fs::remove_file(&unfinished)?;
+        let linked = written.and_then(|()| fs::hard_link(&unfinished, &path));
+        // Also after a failure: on a full disk the part that was written is space somebody needs.
+        let removed = fs::remove_file(&unfinished);
         linked?;
+        removed?;
         self.sync_directory()
     }
 

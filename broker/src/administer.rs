@@ -17,6 +17,17 @@ use crate::shard::{Due, Shard};
 /// An answer, and the effect it has to wait for.
 type Outcome = Result<(Lsn, Answer), Refusal>;
 
+/// Settings of one stream or owner: they are one entry of the journal, and read by everybody who looks at the stream.
+const SETTINGS_BYTES_MAX: usize = 64 << 10;
+
+fn bounded(settings: &BTreeMap<String, String>) -> Result<(), Refusal> {
+    let bytes: usize = settings.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if bytes <= SETTINGS_BYTES_MAX {
+        return Ok(());
+    }
+    Err(Refusal::InvalidSetting { what: format!("{bytes} bytes of settings are more than the {SETTINGS_BYTES_MAX} allowed") })
+}
+
 impl Shard {
     pub(crate) fn administer(&mut self, request: Request) -> Outcome {
         match request {
@@ -37,6 +48,7 @@ impl Shard {
     }
 
     fn declare(&mut self, declare: Declare) -> Outcome {
+        bounded(&declare.settings)?;
         if self.state.catalog.by_name(declare.name.as_str()).is_some() {
             return Err(Refusal::Exists);
         }
@@ -50,6 +62,7 @@ impl Shard {
     }
 
     fn alter(&mut self, alter: Alter) -> Outcome {
+        bounded(&alter.settings)?;
         let info = self.known(alter.stream)?;
         if info.version != alter.version {
             return Err(Refusal::Conflict);
@@ -159,6 +172,10 @@ impl Shard {
                 Some(value) => settings.insert(name, value),
                 None => settings.remove(&name),
             };
+        }
+        bounded(&settings)?;
+        if owner.len() > SETTINGS_BYTES_MAX {
+            return Err(Refusal::InvalidSetting { what: "the owner's name is too long".to_owned() });
         }
         self.catalog_lsn = self.emit(&Effect::PutKept { owner, settings: settings.clone() });
         Ok((self.catalog_lsn, Answer::Kept(settings)))

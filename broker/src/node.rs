@@ -68,6 +68,7 @@ impl Node {
         opened.journal.start(completed, end_process).map_err(OpenError::Io)?;
         let checkpointer = CheckpointThread::start(checkpoints, inbox.clone(), control.clone());
         let shard_parts = Parts {
+            entry_bytes_max: opened.journal.entry_bytes_max(),
             view: view.clone(),
             log: Box::new(opened.journal),
             checkpointer: Box::new(checkpointer),

@@ -79,6 +79,7 @@ pub struct Shard {
     /// Producer ids that were reserved and not yet given out.
     pub(crate) producer_ids: std::ops::Range<i64>,
     touched: Vec<PartitionId>,
+    pub(crate) entry_bytes_max: usize,
 }
 
 /// What a shard is built from.
@@ -92,6 +93,8 @@ pub struct Parts {
     pub last: Lsn,
     /// Start of the first extent that is not sealed: where a checkpoint taken now would have the journal read from.
     pub open_extent: ExtentNumber,
+    /// Largest entry that fits an extent.
+    pub entry_bytes_max: usize,
     pub now: Millis,
 }
 
@@ -130,6 +133,7 @@ impl Shard {
             upkeep: crate::upkeep::Upkeep::starting(parts.now, parts.open_extent),
             producer_ids: 0..0,
             touched: Vec::new(),
+            entry_bytes_max: parts.entry_bytes_max,
         }
     }
 
@@ -212,7 +216,12 @@ impl Shard {
                 if self.room != Room::Plenty {
                     return Err(Refusal::StorageFull);
                 }
-                self.entries.push(held.entry(batch, base_offset));
+                let entry = held.entry(batch, base_offset);
+                if entry.bytes() > self.entry_bytes_max {
+                    let (bytes, bytes_max) = (entry.bytes() as u64, self.entry_bytes_max as u64);
+                    return Err(Refusal::TooLarge { bytes, bytes_max });
+                }
+                self.entries.push(entry);
                 self.last = self.last.next();
                 *upto = self.last;
                 self.state.apply_batch(publish.partition, &batch.header, base_offset, self.now, self.last);

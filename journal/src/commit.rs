@@ -13,7 +13,7 @@ use crate::entry::Entry;
 use crate::extent::ExtentHeader;
 use crate::group::Built;
 use crate::reader::Reader;
-use crate::spares::Spares;
+use crate::spares::{Room, Spares};
 
 /// Idle time after which a marker says that the last group is durable.
 const MARKER_AFTER: Duration = Duration::from_millis(20);
@@ -42,6 +42,8 @@ pub struct Driver {
     /// Gives the incarnations of extents.
     pub random: Box<dyn FnMut() -> [u8; 16] + Send>,
     pub durable: Lsn,
+    /// Told when a spare was taken. `None`: whoever turns this driver replenishes.
+    pub upkeep: Option<Arc<Upkeep>>,
 }
 
 impl Driver {
@@ -92,6 +94,9 @@ impl Driver {
         self.spares.become_extent(&self.header, u64::from(self.header.extent_bytes))?;
         self.reader.born(self.header.number, self.header.incarnation);
         self.core.begin(self.header);
+        if let Some(upkeep) = &self.upkeep {
+            upkeep.ring();
+        }
         Ok(())
     }
 }
@@ -201,11 +206,14 @@ impl Upkeep {
     }
 
     pub fn run(&self, spares: &Spares, reader: &Reader) {
-        let mut again = true;
+        let mut again;
         loop {
             match spares.replenish(reader, &mut Vec::new()) {
-                Ok(waits) => again = waits || spares.room() == crate::spares::Room::Reserve,
-                Err(error) => tracing::error!(%error, "extents cannot be prepared"),
+                Ok(waits) => again = waits || spares.room() == Room::Reserve,
+                Err(error) => {
+                    tracing::error!(%error, "extents cannot be prepared");
+                    again = true;
+                }
             }
             let mut errands = self.lock();
             while !errands.due && !errands.stopping {

@@ -124,7 +124,7 @@ impl Core {
     /// What to write next. `None`: nothing waits, or an extent is wanted first.
     pub fn next_write(&mut self, now: Millis) -> Option<Write> {
         let active = self.active.as_ref()?;
-        let (extent, at) = (active.header.number, active.at);
+        let (extent, at, active_bytes) = (active.header.number, active.at, active.header.extent_bytes);
         let mut groups = Vec::new();
         let mut bytes = 0;
         while !self.queue.is_empty() && bytes < WRITE_BYTES_MAX {
@@ -138,7 +138,10 @@ impl Core {
             self.marked = false;
             return Some(Write { extent, at, groups, seals: false });
         }
-        if self.queue.is_empty() { None } else { self.seal(now) }
+        let front = self.queue.front()?.bytes();
+        // Else every fresh extent would be sealed without an entry until the volume is full.
+        assert!(front <= Core::entry_bytes_max(active_bytes), "an entry of {front} bytes fits no extent: its owner checks the limit");
+        self.seal(now)
     }
 
     /// As many queued entries as fit into one group here. `None`: not even the first fits any more.

@@ -11,12 +11,15 @@ use firth_model::time::{Clock, Millis};
 use bytes::Bytes;
 
 use crate::commit::{self, Completed, Driver, Handover, Upkeep};
+use crate::core::Core;
 use crate::disk::{Disk, FileName};
 use crate::entry::{Entry, EntryKind};
+use crate::extent::BLOCK_BYTES;
 use crate::group::Located;
 use crate::reader::Reader;
 use crate::recovery;
 use crate::report::{DamageReport, TornReport};
+use crate::scan::extent_header;
 use crate::spares::{Room, Spares};
 
 /// What a journal is opened with.
@@ -85,15 +88,24 @@ pub struct Journal {
 
 /// The size of this journal's extents: what is there, else what the options ask for.
 pub fn extent_bytes(disk: &dyn Disk, options: &Options) -> io::Result<u32> {
-    // Extents come before spares in the list: a crash may have left a spare of another size, never an extent.
-    if let Some((_, bytes)) = disk.list()?.into_iter().find(|(file, _)| !matches!(file, FileName::Torn(_)))
-        && let Ok(bytes) = u32::try_from(bytes)
-    {
-        return Ok(bytes);
+    let mut bytes_max = None;
+    // Only extents count: a crash at first start may leave a spare of any size.
+    for (file, bytes) in disk.list()? {
+        let FileName::Extent(number) = file else { continue };
+        bytes_max = bytes_max.max(u32::try_from(bytes).ok());
+        if bytes >= u64::from(BLOCK_BYTES)
+            && let Some(header) = extent_header(disk, number)?
+        {
+            return Ok(header.extent_bytes.max(BLOCK_BYTES));
+        }
+    }
+    if let Some(bytes) = bytes_max {
+        // No header can be read: opening will say so, in positions that fit the files.
+        return Ok(bytes.max(BLOCK_BYTES));
     }
     let sixteenth = u32::try_from(disk.volume_bytes()? / 16).unwrap_or(u32::MAX);
     let wanted = options.extent_bytes.unwrap_or(sixteenth.clamp(EXTENT_BYTES_MIN, EXTENT_BYTES_MAX));
-    Ok(wanted.next_multiple_of(crate::extent::BLOCK_BYTES))
+    Ok(wanted.next_multiple_of(BLOCK_BYTES))
 }
 
 /// Opens the journal: reads what is there, from the extent of `from` on, and fences.
@@ -103,6 +115,8 @@ pub fn open(disk: Arc<dyn Disk>, mut options: Options, from: Position, visit: &m
     if !disk.lock()? {
         return Err(OpenError::InUse);
     }
+    // A spare must not become an extent while its earlier name, of a process that was killed, could come back with a power cut.
+    disk.sync_names()?;
     let extent_bytes = extent_bytes(&*disk, &options)?;
     let reader = Arc::new(Reader::over(disk.clone(), extent_bytes));
     let spares = Arc::new(Spares::found(disk.clone(), extent_bytes, options.reserve_extents, usable_spares(&*disk, extent_bytes)?));
@@ -162,6 +176,11 @@ impl Journal {
     /// The part that writes, for who turns it himself instead of calling `start`.
     pub fn take_driver(&mut self) -> Option<Driver> {
         self.driver.take()
+    }
+
+    /// Largest entry this journal takes, in bytes as `Entry::bytes` counts them. A larger one ends the process.
+    pub fn entry_bytes_max(&self) -> usize {
+        Core::entry_bytes_max(self.reader.extent_bytes())
     }
 
     /// Queues entries, in order; gives the lsn of the last. Never waits. Leaves `entries` empty.
@@ -226,3 +245,7 @@ pub fn fuzz_decode(bytes: &[u8]) {
 #[cfg(test)]
 #[path = "journal_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "adversary_tests.rs"]
+mod adversary;

@@ -17,7 +17,7 @@ use crate::core::{Core, Writer};
 use crate::disk::{Disk, FileName};
 use crate::entry::{EntryKind, open_entry};
 use crate::extent::{BLOCK_BYTES, ExtentHeader};
-use crate::group::{GroupHeader, HEADER_BYTES, Located, build_plain, contents};
+use crate::group::{GroupHeader, GroupKind, HEADER_BYTES, Located, build_plain, contents};
 use crate::journal::{OpenError, Options, Replayed};
 use crate::reader::{Reader, encode_directory, find_directory};
 use crate::report::{DamageReport, TornReport};
@@ -32,6 +32,9 @@ pub(crate) struct TakenOver {
     pub first_lsn: Lsn,
 }
 
+/// Zeros written ahead in an extent that is made while somebody waits for it.
+const FIRST_ZEROS: u64 = 1 << 20;
+
 /// What reading has found so far.
 struct Found {
     link: Option<Link>,
@@ -45,21 +48,30 @@ struct Found {
     end: Position,
 }
 
-const MAYBE_ACKNOWLEDGED: &str = "a group that may have been acknowledged cannot be read";
+impl Default for Found {
+    fn default() -> Found {
+        Found { link: None, next_lsn: Lsn(1), first_lsn: None, append_ms: Millis(0), epoch: 0, durable: Position(0), end: Position(0) }
+    }
+}
 
 /// How an extent ends.
 enum Ended {
     /// By its directory, which only its own bytes say was written.
-    Finished { header: ExtentHeader, at: u32, directory: Bytes },
+    Finished {
+        header: ExtentHeader,
+        at: u32,
+        directory: Bytes,
+    },
     Open(Unfinished),
 }
 
-/// The last extent, which no directory ends.
+/// An extent that no directory ends: the last one, or one whose directory is damaged.
 struct Unfinished {
     header: ExtentHeader,
     at: u32,
     rows: Vec<Located>,
     entries: u64,
+    /// The chain as it stood when the extent began.
     before: Option<Link>,
     /// Groups that only their own bytes say were written.
     doubtful: Vec<(u32, Bytes)>,
@@ -74,88 +86,158 @@ pub(crate) fn take_over(
     from: Position,
     visit: &mut dyn FnMut(Replayed),
 ) -> Result<TakenOver, OpenError> {
-    let mut extents = extents_of(&**disk)?;
+    let headers = headers_of(&**disk, extent_bytes, options)?;
     let first = reader.extent_of(from);
-    let mut found =
-        Found { link: None, next_lsn: Lsn(1), first_lsn: None, append_ms: Millis(0), epoch: 0, durable: Position(0), end: Position(0) };
-    let mut last: Option<Ended> = None;
-    let mut previous: Option<ExtentNumber> = None;
-    for number in &extents {
-        let Some(header) = extent_header(&**disk, *number)? else {
-            let position = Position(number.0 * u64::from(extent_bytes));
-            return Err(damaged(*number, position, &found, "the extent's header cannot be read", Vec::new()));
-        };
-        if header.cluster != options.cluster_id {
-            return Err(OpenError::Cluster);
-        }
-        reader.born(*number, header.incarnation);
-        if *number < first {
+    let mut found = before(&**disk, &headers, first)?;
+    let known = found.link.is_some() || first == ExtentNumber(0);
+    let (mut last, mut empty): (Option<Ended>, Vec<ExtentNumber>) = (None, Vec::new());
+    let mut expected = first;
+    for header in &headers {
+        reader.born(header.number, header.incarnation);
+        if header.number < first {
             continue;
         }
-        if previous.is_some_and(|previous| previous.0 + 1 != number.0) {
-            let position = header.position(0);
-            return Err(damaged(*number, position, &found, "the extent before is missing", Vec::new()));
+        let begins = if header.number == expected { Begins::Anyhow } else { Begins::WithFence };
+        expected = ExtentNumber(header.number.0 + 1);
+        let pending = if let Some(Ended::Open(pending)) = last.take() { Some(pending) } else { None };
+        last = Some(read_extent(&**disk, *header, begins, &mut found, pending.as_ref(), visit)?);
+        match pending {
+            Some(pending) if pending.entries == 0 => empty.push(pending.header.number),
+            Some(pending) => tracing::warn!(extent = pending.header.number.0, "the extent's directory is damaged; its groups are whole"),
+            None => {}
         }
-        previous = Some(*number);
-        let before = if let Some(Ended::Open(before)) = &last { Some(before) } else { None };
-        last = Some(read_extent(&**disk, header, &mut found, before, visit)?);
     }
-    let mut torn = None;
+    if found.first_lsn.is_none() && !known {
+        return Err(damaged(first, from, &found, "the extents that the checkpoint needs are missing", Vec::new()));
+    }
+    let torn = settle_last(&**disk, last, &mut found, &mut empty, options)?;
+    let extents: Vec<ExtentNumber> = headers.iter().map(|header| header.number).collect();
+    fence(Fencing { disk, spares, reader, extent_bytes, found, extents, empty, torn }, options)
+}
+
+/// Makes certain of what only the last extent's own bytes say, and ends it.
+fn settle_last(
+    disk: &dyn Disk,
+    last: Option<Ended>,
+    found: &mut Found,
+    empty: &mut Vec<ExtentNumber>,
+    options: &mut Options,
+) -> io::Result<Option<TornReport>> {
     match last {
         Some(Ended::Open(last)) => {
-            torn = settle(&**disk, &last, &found)?;
-            finish(&**disk, last, &mut found, &mut extents, options)?;
+            let torn = settle(disk, &last, found)?;
+            if last.entries == 0 {
+                found.link = last.before;
+                found.end = found.end.min(last.header.position(0));
+                empty.push(last.header.number);
+            } else {
+                finish(disk, last, found, options)?;
+            }
+            Ok(torn)
         }
         Some(Ended::Finished { header, at, directory }) => {
             disk.write(FileName::Extent(header.number), u64::from(at), &[&directory])?;
             disk.sync(FileName::Extent(header.number))?;
+            Ok(None)
         }
-        None => {}
+        None => Ok(None),
     }
-    fence(disk, spares, reader, extent_bytes, options, found, extents, torn)
 }
 
-fn extents_of(disk: &dyn Disk) -> io::Result<Vec<ExtentNumber>> {
-    let files = disk.list()?;
-    Ok(files.into_iter().filter_map(|(file, _)| if let FileName::Extent(number) = file { Some(number) } else { None }).collect())
+/// How an extent must begin to belong to what was read before.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Begins {
+    Anyhow,
+    /// An extent before is missing. Only one without entries may be, and what follows such a one begins with a fence.
+    WithFence,
+}
+
+/// The headers of all extents, in order.
+fn headers_of(disk: &dyn Disk, extent_bytes: u32, options: &Options) -> Result<Vec<ExtentHeader>, OpenError> {
+    let nothing = Found::default();
+    let mut headers = Vec::new();
+    for (file, bytes) in disk.list()? {
+        let FileName::Extent(number) = file else { continue };
+        let position = Position(number.0.saturating_mul(u64::from(extent_bytes)));
+        if bytes != u64::from(extent_bytes) {
+            return Err(damaged(number, position, &nothing, "the extent's file has another size than the others", Vec::new()));
+        }
+        let Some(header) = extent_header(disk, number)?.filter(|header| header.extent_bytes == extent_bytes) else {
+            return Err(damaged(number, position, &nothing, "the extent's header cannot be read", Vec::new()));
+        };
+        if header.cluster != options.cluster_id {
+            return Err(OpenError::Cluster);
+        }
+        headers.push(header);
+    }
+    Ok(headers)
+}
+
+/// Where the journal stood when `first` began, by the directory of the extent before.
+fn before(disk: &dyn Disk, headers: &[ExtentHeader], first: ExtentNumber) -> io::Result<Found> {
+    let mut found = Found::default();
+    let Some(header) = headers.iter().rev().find(|header| header.number < first) else { return Ok(found) };
+    if let Some(directory) = find_directory(disk, header.number, header.extent_bytes, &header.incarnation)? {
+        let says = directory.header;
+        (found.next_lsn, found.epoch, found.append_ms) = (says.first_lsn, says.epoch, says.append_ms);
+        found.end = header.position(directory.data_end);
+        if header.number.0 + 1 == first.0 {
+            found.link = Some(Link::before(&says));
+        }
+    }
+    Ok(found)
 }
 
 fn damaged(extent: ExtentNumber, position: Position, found: &Found, what: &'static str, lost: Vec<Located>) -> OpenError {
     OpenError::Damaged(Box::new(DamageReport { extent, position, durable: found.durable, what, lost }))
 }
 
-/// Reads one extent. Gives what is to be settled if no directory ends it.
+/// Reads one extent. Gives what is to be settled at its end.
+///
+/// `pending` is the extent before, if no directory ends that: this one's existence says that everything in it was durable, so either
+/// this one goes on where it ends, or its end is lost.
 fn read_extent(
     disk: &dyn Disk,
     header: ExtentHeader,
+    begins: Begins,
     found: &mut Found,
-    unfinished_before: Option<&Unfinished>,
+    pending: Option<&Unfinished>,
     visit: &mut dyn FnMut(Replayed),
 ) -> Result<Ended, OpenError> {
-    let before = found.link;
-    let mut scan = Scan::of(disk, header, found.link);
+    const LOST: &str = "a group that may have been acknowledged cannot be read";
+    let mut before = found.link;
+    let mut scan = Scan::of(disk, header, before);
+    let mut next = scan.next_group()?;
+    if let Some(empty) = pending.filter(|pending| pending.entries == 0 && next.is_none()) {
+        // An extent without entries is given up: what follows goes on from what was before it.
+        before = empty.before;
+        scan = Scan::of(disk, header, before);
+        next = scan.next_group()?;
+    }
     let (mut rows, mut entries, mut kept) = (Vec::new(), 0, Vec::new());
-    while let Some(group) = scan.next_group()? {
+    let starts = next.as_ref().map(|group| (group.header.kind, Link::before(&group.header)));
+    if begins == Begins::WithFence && starts.is_none_or(|(kind, _)| kind != GroupKind::Fence) {
+        return Err(damaged(header.number, header.position(0), found, "the extent before is missing", Vec::new()));
+    }
+    while let Some(group) = next {
         found.durable = found.durable.max(group.header.durable);
-        rows.extend(visit_group(&group, found, visit)?);
+        rows.extend(visit_group(&group, header.number, found, visit)?);
         entries += u64::from(group.header.entries);
         kept.push((scan.at - u32::try_from(group.bytes.len()).unwrap_or(0), group.bytes));
         // What a later group says is durable needs no settling.
         kept.retain(|(at, bytes): &(u32, Bytes)| header.position(*at).0 + bytes.len() as u64 > found.durable.0);
+        next = scan.next_group()?;
     }
-    found.link = scan.link;
     let position = header.position(scan.at);
-    let directory = find_directory(disk, header.number, header.extent_bytes, &header.incarnation)?;
     let lost = evidence(&scan, found)?;
-    if let Some(before) = unfinished_before
-        && scan.at == BLOCK_BYTES
-        && found.durable > before.header.position(before.at)
-    {
-        // This extent does not follow from the one before, so that one reached further.
-        let (extent, position) = (before.header.number, before.header.position(before.at));
-        return Err(damaged(extent, position, found, MAYBE_ACKNOWLEDGED, lost));
+    if let Some(pending) = pending.filter(|_| starts.is_none()) {
+        let end = pending.header.position(pending.at);
+        if pending.entries > 0 || found.durable > end || scan.broken {
+            return Err(damaged(pending.header.number, end, found, LOST, lost));
+        }
     }
-    if let Some(directory) = directory {
+    found.link = if starts.is_some() { scan.link } else { before };
+    if let Some(directory) = find_directory(disk, header.number, header.extent_bytes, &header.incarnation)? {
         if directory.data_end != scan.at {
             let lost = directory.directory().all().iter().filter(|located| located.position >= position).copied().collect();
             return Err(damaged(header.number, position, found, "a group that was finished cannot be read", lost));
@@ -164,10 +246,11 @@ fn read_extent(
         let at = header.extent_bytes - u32::try_from(directory.bytes.len()).unwrap_or(0);
         return Ok(Ended::Finished { header, at, directory: Bytes::from(directory.bytes) });
     }
-    if found.durable > position {
-        return Err(damaged(header.number, position, found, MAYBE_ACKNOWLEDGED, lost));
+    if found.durable > position || scan.broken {
+        return Err(damaged(header.number, position, found, LOST, lost));
     }
     found.end = position;
+    let before = starts.map(|(_, link)| link).or(before);
     Ok(Ended::Open(Unfinished { header, at: scan.at, rows, entries, before, doubtful: kept }))
 }
 
@@ -180,6 +263,7 @@ fn evidence(scan: &Scan<'_>, found: &mut Found) -> io::Result<Vec<Located>> {
         };
         if header.incarnation == scan.extent.incarnation && header.cluster == scan.extent.cluster {
             found.durable = found.durable.max(header.durable);
+            found.epoch = found.epoch.max(header.epoch);
             if block.len() >= HEADER_BYTES + header.contents_bytes as usize {
                 lost.extend(contents(&header, scan.extent.position(at), block));
             }
@@ -188,7 +272,7 @@ fn evidence(scan: &Scan<'_>, found: &mut Found) -> io::Result<Vec<Located>> {
     Ok(lost)
 }
 
-fn visit_group(group: &Group, found: &mut Found, visit: &mut dyn FnMut(Replayed)) -> Result<Vec<Located>, OpenError> {
+fn visit_group(group: &Group, extent: ExtentNumber, found: &mut Found, visit: &mut dyn FnMut(Replayed)) -> Result<Vec<Located>, OpenError> {
     let header = &group.header;
     let rows = contents(header, group.position, &group.bytes);
     found.epoch = found.epoch.max(header.epoch);
@@ -201,7 +285,7 @@ fn visit_group(group: &Group, found: &mut Found, visit: &mut dyn FnMut(Replayed)
         let lsn = found.next_lsn;
         let (entry, body, next) = open_entry(&group.bytes, at).map_err(|damage| {
             let position = Position(group.position.0 + at as u64);
-            damaged(ExtentNumber(0), position, found, damage.what, Vec::new())
+            damaged(extent, position, found, damage.what, Vec::new())
         })?;
         let Some(kind) = EntryKind::find(entry.kind) else {
             if entry.required {
@@ -220,7 +304,7 @@ fn visit_group(group: &Group, found: &mut Found, visit: &mut dyn FnMut(Replayed)
 /// Keeps a torn tail aside, and makes certain that the doubtful groups are on disk: after a sync that failed, the page cache may hold
 /// what the disk does not. Writing the same bytes again, and syncing, settles it without a change.
 fn settle(disk: &dyn Disk, last: &Unfinished, found: &Found) -> io::Result<Option<TornReport>> {
-    let scan = Scan { disk, extent: last.header, at: last.at, link: None };
+    let scan = Scan { at: last.at, ..Scan::of(disk, last.header, None) };
     let mut torn_end = None;
     scan.each_block(|at, block| {
         if GroupHeader::resembles(block, &last.header.incarnation) {
@@ -259,25 +343,11 @@ fn keep_aside(disk: &dyn Disk, extent: ExtentNumber, bytes: &[u8]) -> io::Result
     disk.sync_names()
 }
 
-/// Ends the last extent with its directory. One that holds no entry is given up instead, and its number used again: restarts without
-/// traffic take no space.
-fn finish(
-    disk: &dyn Disk,
-    mut last: Unfinished,
-    found: &mut Found,
-    extents: &mut Vec<ExtentNumber>,
-    options: &mut Options,
-) -> io::Result<()> {
+/// Ends the last extent with its directory.
+fn finish(disk: &dyn Disk, mut last: Unfinished, found: &Found, options: &mut Options) -> io::Result<()> {
     let number = last.header.number;
-    if last.entries == 0 {
-        disk.delete(FileName::Extent(number))?;
-        extents.retain(|extent| *extent != number);
-        found.link = last.before;
-        found.end = found.end.min(last.header.position(0));
-        return Ok(());
-    }
     let header = GroupHeader {
-        kind: crate::group::GroupKind::Directory,
+        kind: GroupKind::Directory,
         cluster: options.cluster_id,
         incarnation: last.header.incarnation,
         rows: 0,
@@ -301,17 +371,21 @@ fn finish(
     disk.sync(FileName::Extent(number))
 }
 
-#[expect(clippy::too_many_arguments, reason = "the parts of one hand-over, each used once")]
-fn fence(
-    disk: &Arc<dyn Disk>,
-    spares: &Arc<Spares>,
-    reader: &Arc<Reader>,
+struct Fencing<'a> {
+    disk: &'a Arc<dyn Disk>,
+    spares: &'a Arc<Spares>,
+    reader: &'a Arc<Reader>,
     extent_bytes: u32,
-    options: &mut Options,
     found: Found,
     extents: Vec<ExtentNumber>,
+    /// Those of them that hold no entry. They are given back once the new fence is durable, so that at every moment some fence says
+    /// which lsn and epoch come next.
+    empty: Vec<ExtentNumber>,
     torn: Option<TornReport>,
-) -> Result<TakenOver, OpenError> {
+}
+
+fn fence(parts: Fencing<'_>, options: &mut Options) -> Result<TakenOver, OpenError> {
+    let Fencing { disk, spares, reader, extent_bytes, found, mut extents, empty, torn } = parts;
     let epoch = found.epoch + 1;
     let writer = Writer {
         cluster: options.cluster_id,
@@ -323,21 +397,38 @@ fn fence(
         append_ms: found.append_ms,
     };
     let number = extents.last().map_or(ExtentNumber(0), |last| ExtentNumber(last.0 + 1));
-    let header = ExtentHeader { extent_bytes, cluster: options.cluster_id, incarnation: (options.random)(), number };
+    let mut header = ExtentHeader { extent_bytes, cluster: options.cluster_id, incarnation: (options.random)(), number };
+    reader.retire(&empty);
+    extents.retain(|extent| !empty.contains(extent));
     // A first start does not wait for a whole extent of zeros.
-    spares.become_extent(&header, 1 << 20)?;
-    reader.born(number, header.incarnation);
+    match spares.become_extent(&header, FIRST_ZEROS) {
+        Err(error) if error.kind() == io::ErrorKind::StorageFull && !empty.is_empty() => {
+            // Not even a spare is left: one of the empty extents has to serve. The number is its own, so that none is missing.
+            give_back(spares, reader)?;
+            header.number = empty.first().copied().unwrap_or(number);
+            spares.become_extent(&header, FIRST_ZEROS)?;
+        }
+        outcome => outcome?,
+    }
+    reader.born(header.number, header.incarnation);
     let mut core = Core::after(writer, found.end);
     core.begin(header);
     let random = std::mem::replace(&mut options.random, Box::new(|| [0; 16]));
-    let durable = Lsn(found.next_lsn.0 - 1);
-    let mut driver = Driver { core, disk: disk.clone(), reader: reader.clone(), spares: spares.clone(), header, random, durable };
+    let durable = Lsn(found.next_lsn.0.saturating_sub(1));
+    let (disk, reader, spares) = (disk.clone(), reader.clone(), spares.clone());
+    let mut driver = Driver { core, disk, reader, spares, header, random, durable, upkeep: None };
     let now = (options.clock)();
     if let Some(write) = driver.core.fence(now) {
         driver.perform(write, &mut |_| ())?;
     }
+    give_back(&driver.spares, &driver.reader)?;
     let first_lsn = found.first_lsn.unwrap_or(found.next_lsn);
     Ok(TakenOver { driver, extents, torn, epoch, first_lsn })
+}
+
+fn give_back(spares: &Spares, reader: &Reader) -> io::Result<()> {
+    // Newest first: a crash in between leaves no gap before an extent whose fence is torn.
+    reader.take_unheld().into_iter().rev().try_for_each(|extent| spares.give_back(extent))
 }
 
 /// The batches of an extent by its groups' own tables of contents.

@@ -20,6 +20,13 @@ pub struct Link {
     pub digest: [u8; 16],
 }
 
+impl Link {
+    /// What the group with this header goes on from.
+    pub fn before(header: &GroupHeader) -> Link {
+        Link { number: header.number.saturating_sub(1), digest: header.previous }
+    }
+}
+
 /// One whole group.
 pub struct Group {
     pub header: GroupHeader,
@@ -33,6 +40,8 @@ pub struct Scan<'a> {
     pub at: u32,
     /// `None`: whatever the first group says.
     pub link: Option<Link>,
+    /// The walk ended at a header that is whole and follows something else: no crash leaves that.
+    pub broken: bool,
 }
 
 /// Reads the first block of an extent. `None`: it is damaged.
@@ -44,7 +53,7 @@ pub fn extent_header(disk: &dyn Disk, number: ExtentNumber) -> io::Result<Option
 
 impl<'a> Scan<'a> {
     pub fn of(disk: &'a dyn Disk, extent: ExtentHeader, link: Option<Link>) -> Scan<'a> {
-        Scan { disk, extent, at: BLOCK_BYTES, link }
+        Scan { disk, extent, at: BLOCK_BYTES, link, broken: false }
     }
 
     /// The next group. `None`: the groups end here, or what is here is no whole group of this chain.
@@ -61,6 +70,7 @@ impl<'a> Scan<'a> {
         let room = (self.extent.extent_bytes - self.at) as usize;
         let follows = self.link.is_none_or(|link| link.number + 1 == header.number && link.digest == header.previous);
         let ours = header.incarnation == self.extent.incarnation && header.cluster == self.extent.cluster;
+        self.broken = ours && !follows && header.kind != GroupKind::Directory;
         if !ours || !follows || header.kind == GroupKind::Directory || header.group_bytes() > room {
             return Ok(None);
         }

@@ -60,11 +60,21 @@ impl Spares {
             Some(number) => number,
             None => self.create(zeroed)?,
         };
+        if !self.volume_gives()? {
+            // Said here, not by the thread that replenishes: it may be slower than the writer.
+            self.state().starved = true;
+        }
         let file = FileName::Spare(spare);
         self.disk.write(file, 0, &[&header.encode()])?;
         self.disk.sync(file)?;
         self.disk.rename(file, FileName::Extent(header.number))?;
         self.disk.sync_names()
+    }
+
+    /// Whether the volume has space for another extent.
+    fn volume_gives(&self) -> io::Result<bool> {
+        let (free, volume) = (self.disk.free_bytes()?, self.disk.volume_bytes()?);
+        Ok(free >= u64::from(self.extent_bytes) + FREE_BYTES_MIN.min(volume / 16) + volume / 100)
     }
 
     fn create(&self, zeroed: u64) -> io::Result<u64> {
@@ -86,9 +96,7 @@ impl Spares {
             self.give_back(extent)?;
         }
         while self.state().numbers.len() < self.reserve + READY {
-            let free = self.disk.free_bytes()?;
-            let volume = self.disk.volume_bytes()?;
-            let enough = free >= u64::from(self.extent_bytes) + FREE_BYTES_MIN.min(volume / 16) + volume / 100;
+            let enough = self.volume_gives()?;
             let made = if enough { self.create(u64::from(self.extent_bytes)) } else { Err(io::ErrorKind::StorageFull.into()) };
             let mut state = self.state();
             match made {
@@ -98,7 +106,7 @@ impl Spares {
                 }
                 Err(error) if error.kind() == io::ErrorKind::StorageFull => {
                     if !std::mem::replace(&mut state.starved, true) {
-                        tracing::warn!(free, "no space for another extent: publishing is refused when only the reserve is left");
+                        tracing::warn!("no space for another extent: publishing is refused when only the reserve is left");
                     }
                     break;
                 }
@@ -108,7 +116,8 @@ impl Spares {
         Ok(reader.has_retired())
     }
 
-    fn give_back(&self, extent: ExtentNumber) -> io::Result<()> {
+    /// Recycles an extent, or deletes it if there are spares enough.
+    pub fn give_back(&self, extent: ExtentNumber) -> io::Result<()> {
         let keep = self.state().numbers.len() < self.reserve + 2 * READY;
         if keep {
             let number = {

@@ -7,7 +7,7 @@ use firth_model::ids::{ExtentNumber, Position};
 
 use crate::disk::{Disk, FileName};
 use crate::entry::open_entry;
-use crate::extent::BLOCK_BYTES;
+use crate::extent::{BLOCK_BYTES, ExtentHeader};
 use crate::group::{GroupHeader, HEADER_BYTES, contents};
 use crate::reader::find_directory;
 use crate::report::DamageReport;
@@ -52,82 +52,102 @@ pub fn verify(disk: &dyn Disk) -> VerifyReport {
     report
 }
 
+/// An extent that no directory ends.
+struct Open {
+    extent: ExtentNumber,
+    /// Where its last whole group ends.
+    end: Position,
+    entries: u32,
+    /// The chain as it stood when it began.
+    before: Option<Link>,
+    /// Whether something of its own lies behind the end.
+    something: bool,
+}
+
+const LOST: &str = "a group that may have been acknowledged cannot be read";
+
 fn verify_all(disk: &dyn Disk, report: &mut VerifyReport) -> io::Result<()> {
     let mut link: Option<Link> = None;
     let mut before: Option<ExtentNumber> = None;
-    let mut open_end: Option<(ExtentNumber, Position)> = None;
+    let mut open: Option<Open> = None;
     for (file, bytes) in disk.list()? {
-        let FileName::Extent(number) = file else {
-            continue;
-        };
+        let FileName::Extent(number) = file else { continue };
         report.extents += 1;
-        let Some(header) = extent_header(disk, number)? else {
-            let position = Position(number.0 * bytes);
-            report.damage.push(damage(number, position, Position(0), "the extent's header cannot be read"));
-            (link, before, open_end) = (None, None, None);
+        let header = if bytes >= u64::from(BLOCK_BYTES) { extent_header(disk, number)? } else { None };
+        let Some(header) = header.filter(|header| u64::from(header.extent_bytes) == bytes) else {
+            let position = Position(number.0.saturating_mul(bytes));
+            report.damage.push(damage(number, position, Position(0), "the extent's header or size is wrong"));
+            (link, before, open) = (None, None, None);
             continue;
         };
         if before.is_none_or(|before| before.0 + 1 != number.0) {
             // Extents between were recycled: the chain begins anew.
-            link = None;
+            (link, open) = (None, None);
         }
-        let mut durable = Position(0);
-        let mut scan = Scan::of(disk, header, link);
-        while let Some(group) = scan.next_group()? {
-            durable = durable.max(group.header.durable);
-            verify_group(&group, number, report);
-        }
-        let end = header.position(scan.at);
-        if let Some((extent, position)) = open_end.take()
-            && scan.at == BLOCK_BYTES
-            && durable > position
-        {
-            report.damage.push(damage(extent, position, durable, "a group that may have been acknowledged cannot be read"));
-        }
-        verify_end(disk, &scan, durable, report, &mut open_end)?;
-        report.bytes += end.0 - header.position(0).0;
-        (link, before) = (scan.link, Some(number));
+        (link, open) = verify_extent(disk, header, link, open, report)?;
+        before = Some(number);
     }
-    report.torn.extend(open_end.map(|(_, position)| position));
+    report.torn.extend(open.filter(|open| open.something).map(|open| open.end));
     Ok(())
 }
 
-/// What lies behind the last whole group of an extent.
-fn verify_end(
+/// Gives the chain after this extent, and the extent itself if no directory ends it.
+fn verify_extent(
     disk: &dyn Disk,
-    scan: &Scan<'_>,
-    mut durable: Position,
+    header: ExtentHeader,
+    link: Option<Link>,
+    pending: Option<Open>,
     report: &mut VerifyReport,
-    open_end: &mut Option<(ExtentNumber, Position)>,
-) -> io::Result<()> {
-    let header = scan.extent;
+) -> io::Result<(Option<Link>, Option<Open>)> {
+    let mut before = link;
+    let mut scan = Scan::of(disk, header, link);
+    let mut next = scan.next_group()?;
+    if let Some(empty) = pending.as_ref().filter(|pending| pending.entries == 0 && next.is_none()) {
+        before = empty.before;
+        scan = Scan::of(disk, header, before);
+        next = scan.next_group()?;
+    }
+    let follows = next.as_ref().map(|group| Link::before(&group.header));
+    let (mut durable, mut entries) = (Position(0), 0);
+    while let Some(group) = next {
+        durable = durable.max(group.header.durable);
+        entries += group.header.entries;
+        verify_group(&group, header.number, report);
+        next = scan.next_group()?;
+    }
     let end = header.position(scan.at);
+    report.bytes += end.0 - header.position(0).0;
+    let (mut something, mut lost) = (false, Vec::new());
+    scan.each_block(|at, block| {
+        something |= GroupHeader::resembles(block, &header.incarnation);
+        let Some(group) = GroupHeader::decode(block).filter(|group| group.incarnation == header.incarnation) else { return };
+        durable = durable.max(group.durable);
+        if block.len() >= HEADER_BYTES + group.contents_bytes as usize {
+            lost.extend(contents(&group, header.position(at), block));
+        }
+    })?;
+    if let Some(pending) = pending {
+        let ends_here = follows.is_some();
+        if !ends_here && (pending.entries > 0 || durable > pending.end || scan.broken) {
+            report.damage.push(damage(pending.extent, pending.end, durable, LOST));
+        } else if pending.entries > 0 {
+            report.damage.push(damage(pending.extent, pending.end, durable, "the directory cannot be read; the groups are whole"));
+        }
+    }
+    let after = if follows.is_some() { scan.link } else { before };
     if let Some(directory) = find_directory(disk, header.number, header.extent_bytes, &header.incarnation)? {
         if directory.data_end != scan.at {
             let lost = directory.directory().all().iter().filter(|located| located.position >= end).copied().collect();
             let what = "a group that was finished cannot be read";
             report.damage.push(DamageReport { lost, ..damage(header.number, end, durable, what) });
         }
-        return Ok(());
+        return Ok((after, None));
     }
-    let (mut something, mut lost) = (false, Vec::new());
-    scan.each_block(|at, block| {
-        something |= GroupHeader::resembles(block, &header.incarnation);
-        let Some(group) = GroupHeader::decode(block).filter(|group| group.incarnation == header.incarnation) else {
-            return;
-        };
-        durable = durable.max(group.durable);
-        if block.len() >= HEADER_BYTES + group.contents_bytes as usize {
-            lost.extend(contents(&group, header.position(at), block));
-        }
-    })?;
-    if durable > end {
-        let what = "a group that may have been acknowledged cannot be read";
-        report.damage.push(DamageReport { lost, ..damage(header.number, end, durable, what) });
-    } else if something {
-        *open_end = Some((header.number, end));
+    if durable > end || scan.broken {
+        report.damage.push(DamageReport { lost, ..damage(header.number, end, durable, LOST) });
     }
-    Ok(())
+    let before = follows.or(before);
+    Ok((after, Some(Open { extent: header.number, end, entries, before, something })))
 }
 
 fn verify_group(group: &Group, extent: ExtentNumber, report: &mut VerifyReport) {

@@ -124,6 +124,7 @@ impl World {
         let view = Arc::new(View::over(opened.reader.clone(), 64 << 10));
         let shared = SharedDesk::default();
         let parts = Parts {
+            entry_bytes_max: opened.journal.entry_bytes_max(),
             view: view.clone(),
             log: Box::new(SimLog { desk: shared.clone(), last: opened.last_lsn, room: driver.spares.clone() }),
             checkpointer: Box::new(SimCheckpointer { desk: shared.clone() }),

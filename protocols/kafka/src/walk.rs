@@ -1,0 +1,178 @@
+//! A walk over the records of a batch, without building them.
+//!
+//! ```text
+//! length          varint   bytes after this field
+//! attributes      i8       unused
+//! timestampDelta  varlong
+//! offsetDelta     varint
+//! keyLength       varint   -1 is null
+//! key
+//! valueLength     varint   -1 is null
+//! value
+//! headersCount    varint
+//! headers         each: keyLength varint, key, valueLength varint (-1 is null), value
+//! ```
+//! Source: Apache Kafka, "Record" in the implementation chapter of its documentation. Variable-length numbers are zigzag.
+
+use std::io::{self, BufRead};
+
+/// Why bytes are no records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WalkError {
+    /// `at` counts uncompressed bytes behind the batch header.
+    Malformed { at: u64, what: &'static str },
+    /// The compressed bytes are not what the batch's codec writes.
+    Folding,
+    /// More uncompressed bytes than are walked.
+    TooLarge { bytes_max: u64 },
+}
+
+/// Where a key, a value or a header's part lies; counts uncompressed bytes behind the batch header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    pub at: u64,
+    pub bytes: u32,
+}
+
+/// What the walk saw of one record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    pub timestamp_delta: i64,
+    pub offset_delta: i32,
+    pub key: Option<Span>,
+    pub value: Option<Span>,
+}
+
+/// Walks a stream of uncompressed records, one record a step.
+#[derive(Debug)]
+pub struct Walk<R> {
+    source: R,
+    at: u64,
+    bytes_max: u64,
+}
+
+impl<R: BufRead> Walk<R> {
+    /// Walks at most `bytes_max` bytes of `source`.
+    pub fn over(source: R, bytes_max: u64) -> Walk<R> {
+        Walk { source, at: 0, bytes_max }
+    }
+
+    /// Uncompressed bytes walked so far.
+    pub fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// Whether nothing is left.
+    pub fn is_at_end(&mut self) -> Result<bool, WalkError> {
+        match self.source.fill_buf() {
+            Ok(ready) => Ok(ready.is_empty()),
+            Err(error) => Err(self.failed(&error)),
+        }
+    }
+
+    /// Walks one record; `header` is told of each of its headers.
+    pub fn step(&mut self, mut header: impl FnMut(Span, Option<Span>)) -> Result<Step, WalkError> {
+        let length = u64::try_from(self.varint()?).map_err(|_| self.malformed("negative record length"))?;
+        let end = self.at + length;
+        self.byte()?;
+        let step = Step { timestamp_delta: self.varlong()?, offset_delta: self.varint()?, key: self.nullable()?, value: self.nullable()? };
+        let count = self.varint()?;
+        if count < 0 {
+            return Err(self.malformed("negative count of headers"));
+        }
+        for _ in 0..count {
+            // Told early, as a count near the end of a record could claim headers from all records after it.
+            if self.at >= end {
+                return Err(self.malformed("more headers than the record holds"));
+            }
+            let key = self.nullable()?.ok_or_else(|| self.malformed("header without a key"))?;
+            let value = self.nullable()?;
+            header(key, value);
+        }
+        if self.at != end {
+            return Err(self.malformed("record of another length"));
+        }
+        Ok(step)
+    }
+
+    fn nullable(&mut self) -> Result<Option<Span>, WalkError> {
+        let length = self.varint()?;
+        if length == -1 {
+            return Ok(None);
+        }
+        let bytes = u32::try_from(length).map_err(|_| self.malformed("negative length"))?;
+        let span = Span { at: self.at, bytes };
+        self.skip(u64::from(bytes))?;
+        Ok(Some(span))
+    }
+
+    fn varint(&mut self) -> Result<i32, WalkError> {
+        let zigzag = self.varying(5)?;
+        let zigzag = u32::try_from(zigzag).map_err(|_| self.malformed("variable-length number beyond 32 bits"))?;
+        Ok((zigzag >> 1) as i32 ^ -((zigzag & 1) as i32))
+    }
+
+    fn varlong(&mut self) -> Result<i64, WalkError> {
+        let zigzag = self.varying(10)?;
+        Ok((zigzag >> 1) as i64 ^ -((zigzag & 1) as i64))
+    }
+
+    fn varying(&mut self, bytes_max: u32) -> Result<u64, WalkError> {
+        let mut value = 0u64;
+        for shift in (0..bytes_max).map(|index| index * 7) {
+            let byte = self.byte()?;
+            let bits = u64::from(byte & 0x7f);
+            if (bits << shift) >> shift != bits {
+                break;
+            }
+            value |= bits << shift;
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(self.malformed("variable-length number too long"))
+    }
+
+    fn byte(&mut self) -> Result<u8, WalkError> {
+        let first = match self.source.fill_buf() {
+            Ok(ready) => ready.first().copied(),
+            Err(error) => return Err(self.failed(&error)),
+        };
+        let byte = first.ok_or_else(|| self.malformed("end inside a record"))?;
+        self.pass(1)?;
+        self.source.consume(1);
+        Ok(byte)
+    }
+
+    fn skip(&mut self, bytes: u64) -> Result<(), WalkError> {
+        let mut left = bytes;
+        while left > 0 {
+            let ready = match self.source.fill_buf() {
+                Ok(ready) => ready.len(),
+                Err(error) => return Err(self.failed(&error)),
+            };
+            if ready == 0 {
+                return Err(self.malformed("end inside a record"));
+            }
+            let now = usize::try_from(left).map_or(ready, |left| left.min(ready));
+            self.pass(now as u64)?;
+            self.source.consume(now);
+            left -= now as u64;
+        }
+        Ok(())
+    }
+
+    /// Counts `bytes` as walked.
+    fn pass(&mut self, bytes: u64) -> Result<(), WalkError> {
+        self.at += bytes;
+        if self.at > self.bytes_max { Err(WalkError::TooLarge { bytes_max: self.bytes_max }) } else { Ok(()) }
+    }
+
+    fn failed(&self, error: &io::Error) -> WalkError {
+        if error.kind() == io::ErrorKind::FileTooLarge { WalkError::TooLarge { bytes_max: self.bytes_max } } else { WalkError::Folding }
+    }
+
+    fn malformed(&self, what: &'static str) -> WalkError {
+        WalkError::Malformed { at: self.at, what }
+    }
+}
