@@ -14,7 +14,7 @@ use firth_gateway::view::LogView;
 use firth_model::ids::StreamId;
 use uuid::Uuid;
 
-use crate::KafkaSettings;
+use crate::config::KafkaSettings;
 use crate::codec::text::Str;
 use crate::handlers::fetch_sessions::FetchSessions;
 

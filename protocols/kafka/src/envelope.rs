@@ -39,7 +39,7 @@ pub enum Incoming {
     },
 }
 
-/// Reads one frame, without its length prefix. Bytes behind the body are an error.
+/// Reads one frame, without its length prefix.
 pub fn read_request(frame: Bytes) -> Result<Incoming, Malformed> {
     let mut reader = Reader::over(frame, Form::plain(0));
     let (api_key, api_version) = (i16::read(&mut reader)?, i16::read(&mut reader)?);
@@ -58,8 +58,9 @@ pub fn read_request(frame: Bytes) -> Result<Incoming, Malformed> {
     if reader.form().flexible {
         reader.tagged(|_, _| Ok(false))?;
     }
+    // Bytes behind the body are left alone, as Apache Kafka does: librdkafka puts three there when it asks for all topics in a
+    // flexible version of Metadata.
     let request = Request::read(key, &mut reader)?;
-    reader.finish()?;
     Ok(Incoming::Request { header, request })
 }
 
@@ -102,4 +103,19 @@ pub fn read_response(key: ApiKey, version: i16, frame: Bytes) -> Result<(i32, Re
     let response = Response::read(key, &mut reader)?;
     reader.finish()?;
     Ok((correlation_id, response))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Version 13 of Metadata for all topics as librdkafka 2.16 writes it: three bytes too many. Found by a consumer that
+    /// subscribed to a pattern and was cut off for ever.
+    #[test]
+    fn bytes_behind_a_request_are_left_alone() {
+        let frame = [&[0, 3, 0, 13, 0, 0, 0, 5, 0, 1][..], b"c", &[0], &[0, 0, 0, 0, 1, 0, 0]].concat();
+        let incoming = read_request(Bytes::from(frame)).expect("read as Apache Kafka reads it");
+        let Incoming::Request { request: Request::Metadata(request), .. } = incoming else { panic!("{incoming:?}") };
+        assert_eq!(request.topics, None, "all topics");
+    }
 }

@@ -5,7 +5,7 @@
 
 use firth_model::limits::{CURSOR_METADATA_BYTES_MAX, GROUP_MEMBERS_MAX, PRODUCER_IDLE_MS, REQUEST_BYTES_MAX};
 
-use crate::KafkaSettings;
+use crate::config::KafkaSettings;
 use crate::setting::Kind;
 use crate::settings::TOPIC_SETTINGS;
 

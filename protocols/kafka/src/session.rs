@@ -22,7 +22,7 @@ use firth_gateway::refusal::Refusal;
 use firth_gateway::request::{Publish, Request as DoorRequest};
 use firth_model::limits::{REQUEST_BYTES_MAX, REQUESTS_IN_FLIGHT_MAX};
 
-use crate::KafkaSettings;
+use crate::config::KafkaSettings;
 use crate::apis::{ApiKey, Request, Response};
 use crate::client::Client;
 use crate::codec::reader::Malformed;
@@ -190,6 +190,7 @@ impl Session {
     fn incoming(&mut self, incoming: Incoming) -> Result<(), LinkEnd> {
         match incoming {
             Incoming::Request { header, request: Request::Produce(request) } => {
+                self.hurry_fetches();
                 let pending = handlers::produce::decide(&self.client, header.api_version, request, &mut self.batch);
                 self.produce_slots += 1;
                 self.slots.push_back(Slot::Produce { header, tag: Tag(self.next_tag), pending });

@@ -6,7 +6,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use firth_gateway::groups::{
-    Beat, GroupAnswer, GroupLine, GroupMove, GroupReport, Join, JoinProtocol, Joined, Leave, MemberReport, Membership, Sync, Synced,
+    Beat, GroupAnswer, GroupLine, GroupMove, GroupReport, Join, JoinProtocol, Joined, JoinedMember, Leave, MemberReport, Membership, Sync,
+    Synced,
 };
 use firth_gateway::refusal::Refusal;
 
@@ -116,7 +117,7 @@ fn join_response(member: Str, joined: Result<Joined, Refusal>) -> JoinGroupRespo
     }
 }
 
-fn joined_member(member: firth_gateway::groups::JoinedMember) -> JoinGroupResponseMember {
+fn joined_member(member: JoinedMember) -> JoinGroupResponseMember {
     JoinGroupResponseMember {
         member_id: Str::from(member.member),
         group_instance_id: member.instance.map(Str::from),
