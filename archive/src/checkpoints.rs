@@ -2,8 +2,8 @@
 //!
 //! Checkpoint number n is the object `ckpt/<n>/base` or `ckpt/<n>/delta` and, written last, `ckpt/<n>/done`, which names the chain of
 //! parts that make up the state: a base and the deltas after it. Nothing is overwritten. The two newest complete checkpoints are kept,
-//! and the journal from the older one's position on: damage to what only the newest has costs a longer replay. A base that both share is
-//! a single copy; damage to it refuses the start.
+//! and the journal from the older one's position on: damage to what only the newest has costs a longer replay. A base that both share
+//! is a single copy; damage to it refuses the start.
 //!
 //! ```text
 //! done: magic 8 "FIRTHDN1", number u64, lsn u64, position u64, parts u32, then for each part: number u64, kind u8 (0 base, 1 delta), bytes u64,

@@ -1,4 +1,4 @@
-//! Checkpoints against a plain map, with failing puts and damage.
+//! Checkpoints against a plain map, with failures.
 
 use super::*;
 use crate::store::{DirectoryStore, MemoryStore};

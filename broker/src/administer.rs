@@ -1,4 +1,4 @@
-//! Requests that change or describe streams, producers and kept settings.
+//! Requests about streams, producers and settings.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

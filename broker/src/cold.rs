@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use firth_gateway::protocol::BoxFuture;
+use firth_gateway::future::BoxFuture;
 use firth_gateway::refusal::Refusal;
 
 type Job = Box<dyn FnOnce() + Send>;

@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use firth_archive::checkpoints::Checkpoints;
 use firth_archive::store::Store;
-use firth_gateway::door::{Broker, Inbox, NodeInfo};
+use firth_gateway::door::{Broker, NodeInfo};
+use firth_gateway::inbox::Inbox;
 use firth_journal::commit::Completed;
 use firth_journal::disk::Disk;
 use firth_journal::entry::Entry;
-use firth_journal::journal::{Journal, OpenError, Options};
+use firth_journal::journal::Journal;
+use firth_journal::options::{OpenError, Options};
 use firth_journal::spares::Room;
 use firth_model::ids::{ExtentNumber, Lsn, Position};
 use firth_model::time::Clock;

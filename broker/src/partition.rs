@@ -13,8 +13,8 @@ use firth_model::time::Millis;
 use crate::effect::{begin_value, open_value};
 use crate::index::Index;
 use crate::layout::StateDamage;
+use crate::partition_view::PartitionView;
 use crate::producers::{Producers, Sequence};
-use crate::view::PartitionView;
 
 pub struct Partition {
     pub view: Arc<PartitionView>,

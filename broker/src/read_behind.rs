@@ -11,7 +11,7 @@ use firth_journal::reader::{ReadError, Reader};
 use firth_model::ids::{Offset, PartitionId, Position};
 
 use crate::index::{Row, Span, Spot};
-use crate::view::{PartitionView, add};
+use crate::partition_view::PartitionView;
 
 /// Neighbouring entries closer than this are read at once: reading over a gap is cheaper than another read.
 const GAP_BYTES_MAX: u64 = 64 << 10;
@@ -104,7 +104,7 @@ fn read_run(reader: &Reader, run: &[Piece], records: &mut Records) -> Result<(),
     for piece in run {
         let at = usize::try_from(piece.position.0 - first.position.0).unwrap_or(usize::MAX);
         let batch = verified(&raw, at, piece)?;
-        add(records, batch);
+        records.push(batch);
     }
     Ok(())
 }

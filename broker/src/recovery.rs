@@ -5,7 +5,8 @@ use std::sync::Arc;
 use firth_archive::checkpoints::{ArchiveError, Checkpoints};
 use firth_archive::store::Store;
 use firth_journal::disk::Disk;
-use firth_journal::journal::{OpenError, Opened, Options, open};
+use firth_journal::journal::{Opened, open};
+use firth_journal::options::{OpenError, Options};
 use firth_model::ids::{ExtentNumber, Lsn, Position};
 
 use crate::groups::machine::Groups;

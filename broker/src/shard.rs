@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use firth_gateway::answer::Answer;
-use firth_gateway::door::Submitted;
+use firth_gateway::inbox::Submitted;
 use firth_gateway::outbox::{Outbox, ReplyTo};
 use firth_gateway::refusal::Refusal;
 use firth_gateway::request::{Publish, Request};
@@ -75,7 +75,7 @@ pub struct Shard {
     /// Connections to be woken at the end of the turn.
     to_wake: Vec<Arc<Outbox>>,
     pub(crate) room: Room,
-    pub(crate) upkeep: crate::upkeep::Upkeep,
+    pub(crate) upkeep: crate::schedule::Upkeep,
     /// Producer ids that were reserved and not yet given out.
     pub(crate) producer_ids: std::ops::Range<i64>,
     touched: Vec<PartitionId>,
@@ -130,7 +130,7 @@ impl Shard {
             waiting: VecDeque::new(),
             to_wake: Vec::new(),
             room: Room::Plenty,
-            upkeep: crate::upkeep::Upkeep::starting(parts.now, parts.open_extent),
+            upkeep: crate::schedule::Upkeep::starting(parts.now, parts.open_extent),
             producer_ids: 0..0,
             touched: Vec::new(),
             entry_bytes_max: parts.entry_bytes_max,

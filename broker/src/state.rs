@@ -1,4 +1,4 @@
-//! Everything a shard remembers, and the only code that changes it.
+//! Everything a shard remembers; only this changes it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use bytes::Bytes;
 use firth_gateway::streams::StreamInfo;
 use firth_journal::entry::{EntryKind, read_batch, read_partition_trim, read_state_delete, read_state_put};
 use firth_journal::group::Located;
-use firth_journal::journal::Replayed;
+use firth_journal::options::Replayed;
 use firth_model::batch::BatchHeader;
 use firth_model::ids::{ExtentNumber, Lsn, Offset, PartitionId, ProducerId};
 use firth_model::time::Millis;

@@ -1,12 +1,9 @@
 //! What connections see of the log: durable, and without asking the shard.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::sync::{Arc, PoisonError, RwLock};
 
-use bytes::Bytes;
-
-use firth_gateway::protocol::BoxFuture;
+use firth_gateway::future::BoxFuture;
 use firth_gateway::refusal::Refusal;
 use firth_gateway::streams::StreamInfo;
 use firth_gateway::view::{Bounds, FoundBatch, LogView, ReadNow, Records, Waiter};
@@ -17,78 +14,10 @@ use firth_model::limits::COLD_READ_THREADS;
 use firth_model::names::StreamName;
 
 use crate::cold::ColdThreads;
-use crate::index::{Index, Spot};
+use crate::index::Spot;
+use crate::partition_view::PartitionView;
 use crate::read_behind;
 use crate::tail::Tail;
-
-/// The durable part of one partition. Written by the shard, once per group; read by everybody.
-pub struct PartitionView {
-    pub id: PartitionId,
-    log_start: AtomicU64,
-    durable_end: AtomicU64,
-    epoch: AtomicI32,
-    index: Mutex<Index>,
-    parked: Mutex<Vec<Weak<Waiter>>>,
-}
-
-impl PartitionView {
-    pub fn empty(id: PartitionId) -> PartitionView {
-        PartitionView {
-            id,
-            log_start: AtomicU64::new(0),
-            durable_end: AtomicU64::new(0),
-            epoch: AtomicI32::new(0),
-            index: Mutex::default(),
-            parked: Mutex::default(),
-        }
-    }
-
-    pub fn index(&self) -> MutexGuard<'_, Index> {
-        self.index.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub fn log_start(&self) -> Offset {
-        Offset(self.log_start.load(Ordering::Acquire))
-    }
-
-    pub fn durable_end(&self) -> Offset {
-        Offset(self.durable_end.load(Ordering::Acquire))
-    }
-
-    pub fn show_start(&self, log_start: Offset) {
-        self.log_start.store(log_start.0, Ordering::Release);
-    }
-
-    pub fn show_end(&self, end: Offset) {
-        self.durable_end.store(end.0, Ordering::Release);
-    }
-
-    /// Wakes everybody who waits for this partition to grow.
-    pub fn wake(&self) {
-        let parked = std::mem::take(&mut *self.parked.lock().unwrap_or_else(PoisonError::into_inner));
-        for waiter in parked {
-            if let Some(waiter) = waiter.upgrade() {
-                waiter.wake();
-            }
-        }
-    }
-
-    fn park(&self, seen_end: Offset, waiter: &Arc<Waiter>) -> bool {
-        let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
-        // Under the lock: the shard shows the end before it takes the list.
-        if self.durable_end() > seen_end {
-            return false;
-        }
-        let address = Arc::downgrade(waiter);
-        if !parked.iter().any(|other| other.ptr_eq(&address)) {
-            if parked.len() == parked.capacity() {
-                parked.retain(|other| other.strong_count() > 0);
-            }
-            parked.push(address);
-        }
-        true
-    }
-}
 
 /// All of it. One for a node.
 pub struct View {
@@ -184,17 +113,11 @@ impl View {
                     behind = records.batches.is_empty();
                     return;
                 };
-                add(&mut records, batch);
+                records.push(batch);
             }
         });
         if behind { ReadNow::Behind } else { ReadNow::Ready(records) }
     }
-}
-
-/// Adds a batch to what a read gives.
-pub fn add(records: &mut Records, batch: Bytes) {
-    records.bytes += batch.len();
-    records.batches.push(batch);
 }
 
 impl LogView for View {
@@ -217,7 +140,7 @@ impl LogView for View {
             log_start: partition.log_start(),
             durable_end,
             stable_end: durable_end,
-            epoch: LeaderEpoch(partition.epoch.load(Ordering::Relaxed)),
+            epoch: partition.epoch(),
             bytes: partition.index().bytes(),
         })
     }
@@ -256,7 +179,7 @@ impl LogView for View {
     fn epoch_end(&self, partition: PartitionId, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
         let partition = self.partition(partition)?;
         // One node has owned every partition since offset 0: there is one epoch, and it has not ended.
-        let current = LeaderEpoch(partition.epoch.load(Ordering::Relaxed));
+        let current = partition.epoch();
         (epoch == current).then(|| (current, partition.durable_end()))
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::answer::{Answer, Event, Tag};
-use crate::door::{Inbox, Submitted};
+use crate::inbox::{Inbox, Submitted};
 use crate::outbox::{Budget, Outbox, ReplyTo};
 use crate::refusal::Refusal;
 use crate::request::Request;

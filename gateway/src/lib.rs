@@ -7,7 +7,9 @@
 pub mod answer;
 pub mod connection;
 pub mod door;
+pub mod future;
 pub mod groups;
+pub mod inbox;
 pub mod link;
 pub mod outbox;
 pub mod protocol;

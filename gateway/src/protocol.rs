@@ -1,12 +1,8 @@
 //! What a protocol is: the only trait a front end implements.
 
-use std::future::Future;
-use std::pin::Pin;
-
 use crate::door::Broker;
+use crate::future::BoxFuture;
 use crate::link::{Link, LinkEnd};
-
-pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Speaks one protocol to clients. Sees no socket type, no journal, no other protocol.
 pub trait Protocol: Send + Sync + 'static {

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 use firth_model::ids::{LeaderEpoch, Offset, PartitionId, StreamId};
 
-use crate::protocol::BoxFuture;
+use crate::future::BoxFuture;
 use crate::refusal::Refusal;
 use crate::streams::StreamInfo;
 
@@ -31,6 +31,14 @@ pub struct Bounds {
 pub struct Records {
     pub batches: Vec<Bytes>,
     pub bytes: usize,
+}
+
+impl Records {
+    /// Adds one whole batch.
+    pub fn push(&mut self, batch: Bytes) {
+        self.bytes += batch.len();
+        self.batches.push(batch);
+    }
 }
 
 /// What a read from memory found.

@@ -1,4 +1,4 @@
-//! Keeps one ordered, durable, fenced sequence of groups in local files.
+//! Keeps one ordered, durable, fenced sequence of groups.
 //!
 //! Entries are queued, built into groups, and made durable with one write and one `fdatasync` for all that waits. [`core`] decides what
 //! to write where and does no I/O; [`commit`] is the thread that does. [`recovery`] tells a torn tail from damage.
@@ -10,6 +10,7 @@ pub mod entry;
 pub mod extent;
 pub mod group;
 pub mod journal;
+pub mod options;
 pub mod reader;
 pub mod recovery;
 pub mod report;

@@ -19,6 +19,7 @@ use crate::disk::{Disk, FileName};
 use crate::entry::Row;
 use crate::extent::BLOCK_BYTES;
 use crate::group::{GroupHeader, GroupKind, HEADER_BYTES, Located, body_holds, u32_at, u64_at};
+use crate::scan::contents_of;
 
 pub const DIRECTORY_ROW_BYTES: usize = 36;
 const DIRECTORY_HEAD_BYTES: usize = 8;
@@ -239,7 +240,11 @@ impl Reader {
         let directory = Arc::new(match found {
             Some(found) => found.directory(),
             // A damaged directory costs time, not records: the tables of contents say the same.
-            None => Directory::from_contents(crate::recovery::contents_of(&*self.disk, extent, self.extent_bytes)?),
+            None => {
+                let position = Position(extent.0 * u64::from(self.extent_bytes));
+                let rows = contents_of(&*self.disk, extent)?;
+                Directory::from_contents(rows.ok_or(ReadError::Damaged { position, what: "the extent's header cannot be read" })?)
+            }
         });
         self.remember(extent, directory.clone());
         Ok(directory)

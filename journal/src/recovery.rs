@@ -18,7 +18,7 @@ use crate::disk::{Disk, FileName};
 use crate::entry::{EntryKind, open_entry};
 use crate::extent::{BLOCK_BYTES, ExtentHeader};
 use crate::group::{GroupHeader, GroupKind, HEADER_BYTES, Located, build_plain, contents};
-use crate::journal::{OpenError, Options, Replayed};
+use crate::options::{OpenError, Options, Replayed};
 use crate::reader::{Reader, encode_directory, find_directory};
 use crate::report::{DamageReport, TornReport};
 use crate::scan::{Group, Link, Scan, extent_header};
@@ -429,17 +429,4 @@ fn fence(parts: Fencing<'_>, options: &mut Options) -> Result<TakenOver, OpenErr
 fn give_back(spares: &Spares, reader: &Reader) -> io::Result<()> {
     // Newest first: a crash in between leaves no gap before an extent whose fence is torn.
     reader.take_unheld().into_iter().rev().try_for_each(|extent| spares.give_back(extent))
-}
-
-/// The batches of an extent by its groups' own tables of contents.
-pub(crate) fn contents_of(disk: &dyn Disk, number: ExtentNumber, extent_bytes: u32) -> Result<Vec<Located>, crate::reader::ReadError> {
-    let position = Position(number.0 * u64::from(extent_bytes));
-    let header = extent_header(disk, number)?;
-    let header = header.ok_or(crate::reader::ReadError::Damaged { position, what: "the extent's header cannot be read" })?;
-    let mut scan = Scan::of(disk, header, None);
-    let mut rows = Vec::new();
-    while let Some(group) = scan.next_group()? {
-        rows.extend(contents(&group.header, group.position, &group.bytes));
-    }
-    Ok(rows)
 }

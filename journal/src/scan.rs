@@ -1,4 +1,4 @@
-//! Walks the groups of one extent, as far as they are whole and follow each other.
+//! Walks the groups of one extent, while they follow.
 
 use std::io;
 
@@ -8,7 +8,7 @@ use firth_model::ids::{ExtentNumber, Position};
 
 use crate::disk::{Disk, FileName};
 use crate::extent::{BLOCK_BYTES, ExtentHeader};
-use crate::group::{GroupHeader, GroupKind, HEADER_BYTES, body_holds};
+use crate::group::{GroupHeader, GroupKind, HEADER_BYTES, Located, body_holds, contents};
 
 /// What is read at once when the rest of an extent is searched.
 const WINDOW_BYTES: u32 = 1 << 20;
@@ -103,4 +103,15 @@ impl<'a> Scan<'a> {
         }
         Ok(())
     }
+}
+
+/// The batches of an extent by its groups' own tables of contents. `None`: its header cannot be read.
+pub(crate) fn contents_of(disk: &dyn Disk, number: ExtentNumber) -> io::Result<Option<Vec<Located>>> {
+    let Some(header) = extent_header(disk, number)? else { return Ok(None) };
+    let mut scan = Scan::of(disk, header, None);
+    let mut rows = Vec::new();
+    while let Some(group) = scan.next_group()? {
+        rows.extend(contents(&group.header, group.position, &group.bytes));
+    }
+    Ok(Some(rows))
 }

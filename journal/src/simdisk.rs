@@ -1,4 +1,4 @@
-//! A disk in memory that loses what was not synced, from one seed.
+//! A disk in memory that loses what was not synced.
 //!
 //! A crash keeps any subset of the unsynced writes, sector by sector, and any prefix of the unsynced changes of names. The disk can be
 //! told to crash at its n-th step, to fail a sync, or to be full.

@@ -1,4 +1,4 @@
-//! Allocated files that wait to become extents, and the reserve among them.
+//! Allocated files that wait to become extents.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -42,7 +42,7 @@ fn open(config: &Config, identity: &identity::Identity) -> Result<Node> {
     let parts = NodeParts {
         disk: Arc::new(disk),
         store: Arc::new(store),
-        journal: firth_journal::journal::Options {
+        journal: firth_journal::options::Options {
             extent_bytes: config.extent_bytes,
             clock: system_clock(),
             cluster_id: *identity.cluster.as_bytes(),
@@ -108,8 +108,7 @@ fn protocol(config: &Config, listener: &Listener) -> Arc<dyn Protocol> {
 
 /// Says that all listeners accept: in the ready file and on the terminal.
 fn announce(config: &Config, doors: &[Door], banner: impl FnOnce(&str)) -> Result<()> {
-    let addresses: BTreeMap<&str, String> =
-        doors.iter().map(|door| (door.protocol.describe().name, door.address.to_string())).collect();
+    let addresses: BTreeMap<&str, String> = doors.iter().map(|door| (door.protocol.describe().name, door.address.to_string())).collect();
     if let Some(path) = &config.ready_file {
         let ready = serde_json::json!({ "pid": std::process::id(), "listeners": addresses });
         identity::write_whole(path, ready.to_string().as_bytes())?;

@@ -1,4 +1,4 @@
-//! Whether a node serves what was acknowledged, and nothing else.
+//! Whether a node serves what it acknowledged, no more.
 
 use std::collections::{BTreeMap, HashMap};
 

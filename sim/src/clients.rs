@@ -1,4 +1,4 @@
-//! Clients of the simulated node, and what they remember of its answers.
+//! Clients of the simulated node, and their memory.
 
 use std::collections::BTreeMap;
 
@@ -114,8 +114,7 @@ impl Clients {
                 self.commit_asked = Some(offset);
                 let partition = StreamPartition { stream: stream.id, index: PartitionIndex(0) };
                 let item = CommitItem { partition: Some(partition), offset, epoch: None, metadata: String::new() };
-                let commit =
-                    Commit { group: GROUP.to_owned(), generation: -1, member: String::new(), instance: None, items: vec![item] };
+                let commit = Commit { group: GROUP.to_owned(), generation: -1, member: String::new(), instance: None, items: vec![item] };
                 self.ask(world, Asked::Commit(offset), Request::Group(Box::new(GroupMove::Commit(commit))));
             }
             1 => {

@@ -1,4 +1,4 @@
-//! Runs the node core in one thread from one seed, with a broken disk.
+//! Runs the node core in one thread from one seed.
 //!
 //! [`world`] turns shard and journal by hand, so that a crash can come between any two steps; [`clients`] publish, commit and
 //! administer, and remember what was acknowledged; [`check`] compares what a restarted node serves with what they remember.

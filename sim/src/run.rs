@@ -87,7 +87,8 @@ fn live(world: &mut World, machine: &mut Machine, clients: &mut Clients, outcome
             return;
         }
         clients.hear(world);
-        note(outcome, machine.now.0.cast_unsigned() ^ clients.producers.iter().map(|producer| producer.acknowledged.len() as u64).sum::<u64>());
+        let acknowledged: usize = clients.producers.iter().map(|producer| producer.acknowledged.len()).sum();
+        note(outcome, machine.now.0.cast_unsigned() ^ acknowledged as u64);
     }
     // The end of a life without a crash: everything asked is answered.
     for _ in 0..4 {

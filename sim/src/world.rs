@@ -10,12 +10,12 @@ use firth_broker::recovery::{Recovered, RecoveryError, recover};
 use firth_broker::shard::{Checkpoint, Checkpointer, Log, Parts, Shard};
 use firth_broker::view::View;
 use firth_gateway::answer::{Event, Tag};
-use firth_gateway::door::Submitted;
+use firth_gateway::inbox::Submitted;
 use firth_gateway::outbox::{Budget, Outbox, ReplyTo};
 use firth_gateway::request::Request;
 use firth_journal::commit::{Completed, Driver};
 use firth_journal::entry::Entry;
-use firth_journal::journal::Options;
+use firth_journal::options::Options;
 use firth_journal::simdisk::{Dice, SimDisk};
 use firth_journal::spares::Room;
 use firth_model::ids::{ExtentNumber, Lsn};
@@ -34,12 +34,7 @@ pub struct Machine {
 
 impl Machine {
     pub fn of_seed(seed: u64) -> Machine {
-        Machine {
-            disk: Arc::new(SimDisk::of_bytes(1 << 28)),
-            store: Arc::default(),
-            dice: Dice(seed),
-            now: Millis(1_700_000_000_000),
-        }
+        Machine { disk: Arc::new(SimDisk::of_bytes(1 << 28)), store: Arc::default(), dice: Dice(seed), now: Millis(1_700_000_000_000) }
     }
 }
 
@@ -118,8 +113,7 @@ impl World {
             reserve_extents: 2,
             random: Box::new(move || chance.sixteen()),
         };
-        let Recovered { state, mut opened, checkpoints, open_extent } =
-            recover(machine.disk.clone(), machine.store.clone(), options)?;
+        let Recovered { state, mut opened, checkpoints, open_extent } = recover(machine.disk.clone(), machine.store.clone(), options)?;
         let driver = opened.journal.take_driver().expect("nobody started it");
         let view = Arc::new(View::over(opened.reader.clone(), 64 << 10));
         let shared = SharedDesk::default();

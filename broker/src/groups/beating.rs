@@ -1,4 +1,4 @@
-//! Steps of members that report what they hold with each heartbeat: the node assigns.
+//! Steps of members that report what they hold.
 //!
 //! Source: KIP-848 (ConsumerGroupHeartbeat), KIP-1082 (members make their own ids).
 

@@ -32,7 +32,6 @@ use firth_model::time::Millis;
 
 use crate::catalog::Catalog;
 
-
 /// What a step may look at, and its chance.
 pub struct Context<'a> {
     pub now: Millis,

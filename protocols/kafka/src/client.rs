@@ -14,8 +14,8 @@ use firth_gateway::view::LogView;
 use firth_model::ids::StreamId;
 use uuid::Uuid;
 
-use crate::config::KafkaSettings;
 use crate::codec::text::Str;
+use crate::config::KafkaSettings;
 use crate::handlers::fetch_sessions::FetchSessions;
 
 /// One connection as its handlers see it.

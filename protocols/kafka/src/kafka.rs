@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use firth_gateway::door::Broker;
+use firth_gateway::future::BoxFuture;
 use firth_gateway::link::{Link, LinkEnd};
-use firth_gateway::protocol::{BoxFuture, Protocol, ProtocolInfo};
+use firth_gateway::protocol::{Protocol, ProtocolInfo};
 
 use crate::config::KafkaSettings;
 use crate::session::Session;

@@ -1,4 +1,4 @@
-//! Connections over a pair of pipes, with the node's end of the door in the test's hand.
+//! Connections over a pair of pipes, the node in our hand.
 
 mod fixture;
 

@@ -1,4 +1,4 @@
-//! Groups whose members report what they hold and are assigned by the node.
+//! Groups whose members are assigned by the node.
 //!
 //! Source: KIP-848; KIP-1082 for members that make their own ids.
 

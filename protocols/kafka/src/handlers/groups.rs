@@ -1,4 +1,4 @@
-//! Groups whose members agree in rounds, and groups as operators see them.
+//! Groups that agree in rounds, and groups as shown.
 //!
 //! Source: Apache Kafka 4.1, `GroupCoordinatorService` and `GroupMetadataManager` for which code is answered when.
 

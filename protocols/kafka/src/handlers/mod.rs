@@ -3,7 +3,7 @@
 use std::future::{Future, ready};
 use std::sync::Arc;
 
-use firth_gateway::protocol::BoxFuture;
+use firth_gateway::future::BoxFuture;
 
 use crate::apis::{Request, Response};
 use crate::client::Client;

@@ -1,4 +1,4 @@
-//! CreatePartitions, DeleteRecords, ElectLeaders, ListPartitionReassignments.
+//! More partitions, fewer records, and leaders.
 
 use std::sync::Arc;
 

@@ -1,0 +1,1 @@
+"""Foreign clients behind one face: produce, consume, join a group."""

@@ -1,0 +1,83 @@
+//! Foreign clients against the real binary.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use crate::report::Report;
+use crate::setup;
+use crate::shell::{Step, root, run, run_beside, target};
+
+/// Which of the foreign-client tests to run.
+pub struct Choice {
+    word: Option<String>,
+    kills: Option<String>,
+}
+
+impl Choice {
+    pub fn all() -> Choice {
+        Choice { word: None, kills: None }
+    }
+
+    pub fn named(word: &str) -> Choice {
+        Choice { word: Some(word.to_owned()), kills: None }
+    }
+
+    pub fn kills(rounds: &str) -> Choice {
+        Choice { word: Some("test_crash".to_owned()), kills: Some(rounds.to_owned()) }
+    }
+}
+
+/// Tests that measure start times and memory, or trace the process: nothing runs beside them.
+const ALONE: &[&str] = &["test_scale.py", "test_sync.py", "test_cli.py", "test_bad_input.py", "test_docs.py"];
+/// Two lanes beside each other: one is busy killing, the other mostly waits for sessions and heartbeats.
+const CRASH: &[&str] = &["test_crash.py", "test_checker.py"];
+const CONVERSE: &[&str] = &["test_matrix.py", "test_groups.py", "test_admin.py", "test_produce.py"];
+
+pub fn build_and_run(report: &mut Report, choice: &Choice) {
+    let had = setup::set_up(&target().join("clients"));
+    for (name, reason) in &had.missing {
+        report.skip(name, reason);
+    }
+    if had.missing.contains_key("python") {
+        return;
+    }
+    if !given_binary() && !run(report, &Step::cargo("firth binary", &["build", "--release", "--package", "firth"])) {
+        return;
+    }
+    if let Some(word) = &choice.word {
+        run(report, &pytest("foreign clients", &["-k", word], choice));
+        return;
+    }
+    run(report, &pytest("process", ALONE, choice));
+    run_beside(report, &[pytest("kill -9", CRASH, choice), pytest("foreign clients", CONVERSE, choice)]);
+}
+
+fn given_binary() -> bool {
+    ["FIRTH_BIN", "FIRTH_PEER_BOOTSTRAP", "FIRTH_PEER_COMMAND"].iter().any(|name| std::env::var_os(name).is_some())
+}
+
+fn pytest(name: &str, what: &[&str], choice: &Choice) -> Step {
+    let folder = root().join("clients");
+    let place = |word: &&str| if word.ends_with(".py") { folder.join(word).into_os_string() } else { OsString::from(*word) };
+    let mut arguments: Vec<OsString> = ["-m", "pytest", "-q", "-rsfE", "--durations=5", "-c"].iter().map(OsString::from).collect();
+    arguments.push(folder.join("pytest.ini").into());
+    arguments.extend(["--rootdir".into(), folder.clone().into_os_string()]);
+    if !what.iter().any(|word| word.ends_with(".py")) {
+        arguments.push(folder.clone().into());
+    }
+    arguments.extend(what.iter().map(place));
+    let binary: PathBuf = match std::env::var_os("FIRTH_BIN") {
+        Some(binary) => binary.into(),
+        None => target().join("release/firth"),
+    };
+    let clients = target().join("clients");
+    let mut step = Step::new(name, clients.join("venv/bin/python"), arguments)
+        .env("FIRTH_BIN", binary)
+        .env("FIRTH_CLIENTS", clients)
+        .env("PYTHONDONTWRITEBYTECODE", "1");
+    if let Some(rounds) = &choice.kills {
+        // -s: the counts of acknowledged records are what a person who asks for a long run wants to see
+        step = step.env("FIRTH_KILLS", rounds).env("PYTEST_ADDOPTS", "-s");
+    }
+    step
+}
