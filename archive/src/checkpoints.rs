@@ -6,8 +6,8 @@
 //! is a single copy; damage to it refuses the start.
 //!
 //! ```text
-//! done: magic 8 "FIRTHDN1", number u64, lsn u64, position u64, parts u32, then for each part: number u64, kind u8 (0 base, 1 delta), bytes u64,
-//!       XXH3-128 of the part 16; at the end XXH3-128 of everything before 16
+//! done: magic 8 "FIRTHDN1", number u64, lsn u64, position u64, parts u32, then for each part: number u64,
+//!       kind u8 (0 base, 1 delta), bytes u64, XXH3-128 of the part 16; at the end XXH3-128 of everything before 16
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
