@@ -37,7 +37,9 @@ def make_peer(name):
         kcat = had("kcat")
         return KcatPeer(kcat["command"], {**os.environ, "LD_LIBRARY_PATH": kcat["libraries"]})
     if name == "kafkajs":
-        return NodePeer(name, ["node", str(Path(__file__).parent / "node/agent.js")], {**os.environ, "NODE_PATH": had("kafkajs")["modules"]})
+        return NodePeer(
+            name, ["node", str(Path(__file__).parent / "node/agent.js")], {**os.environ, "NODE_PATH": had("kafkajs")["modules"]}
+        )
     if name == "java":
         options = ["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
         return JavaPeer(name, ["java", *options, "-cp", had("java")["classpath"], "Agent"])

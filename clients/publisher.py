@@ -47,9 +47,17 @@ def librdkafka(idempotent, name, bootstrap, topic, log, rate):
     from confluent_kafka import Producer
 
     config = {
-        "bootstrap.servers": bootstrap, "linger.ms": 2, "message.timeout.ms": 600_000, "log_level": 0, "reconnect.backoff.ms": 20,
-        "reconnect.backoff.max.ms": 200, "retry.backoff.ms": 20, "retries": 1_000_000, "compression.type": "lz4" if idempotent else "none",
-        "socket.timeout.ms": 10_000, "request.timeout.ms": 5_000,
+        "bootstrap.servers": bootstrap,
+        "linger.ms": 2,
+        "message.timeout.ms": 600_000,
+        "log_level": 0,
+        "reconnect.backoff.ms": 20,
+        "reconnect.backoff.max.ms": 200,
+        "retry.backoff.ms": 20,
+        "retries": 1_000_000,
+        "compression.type": "lz4" if idempotent else "none",
+        "socket.timeout.ms": 10_000,
+        "request.timeout.ms": 5_000,
     }
     if idempotent:
         config |= {"enable.idempotence": True, "max.in.flight.requests.per.connection": 5}
@@ -84,9 +92,18 @@ def kafka_python(idempotent, name, bootstrap, topic, log, rate):
 
     logging.disable(logging.CRITICAL)
     producer = KafkaProducer(
-        bootstrap_servers=bootstrap, enable_idempotence=idempotent, acks="all", linger_ms=2, retries=1_000_000,
-        max_in_flight_requests_per_connection=1, delivery_timeout_ms=600_000, request_timeout_ms=5_000, reconnect_backoff_ms=20,
-        reconnect_backoff_max_ms=200, retry_backoff_ms=20, max_block_ms=60_000,
+        bootstrap_servers=bootstrap,
+        enable_idempotence=idempotent,
+        acks="all",
+        linger_ms=2,
+        retries=1_000_000,
+        max_in_flight_requests_per_connection=1,
+        delivery_timeout_ms=600_000,
+        request_timeout_ms=5_000,
+        reconnect_backoff_ms=20,
+        reconnect_backoff_max_ms=200,
+        retry_backoff_ms=20,
+        max_block_ms=60_000,
     )
     pending = []
 

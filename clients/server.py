@@ -1,5 +1,6 @@
 """The server under test as a child process: started, killed, started again on the same data and the same port."""
 
+import ctypes
 import json
 import os
 import random
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from waiting import wait_until
 
+PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 ROOT = Path(__file__).resolve().parent.parent
 BINARY = os.environ.get("FIRTH_BIN", str(ROOT / "target/release/firth"))
 # Another broker in place of Firth, to prove the tests themselves: its address, or a command called with PORT and DATA DIRECTORY.
@@ -30,6 +32,11 @@ def free_port():
                 return port
             except OSError:
                 continue
+
+
+def end_with_parent():
+    """Runs in the child before the server: a test run that is killed leaves no server behind."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Server:
@@ -56,8 +63,16 @@ class Server:
         if PEER_COMMAND:
             return [*shlex.split(PEER_COMMAND), str(self.port), str(self.data)]
         return [
-            *self.wrap, BINARY, "serve", "--data", str(self.data), "--listen", f"kafka=127.0.0.1:{self.port}",
-            "--ready-file", str(self.ready), *self.arguments,
+            *self.wrap,
+            BINARY,
+            "serve",
+            "--data",
+            str(self.data),
+            "--listen",
+            f"kafka=127.0.0.1:{self.port}",
+            "--ready-file",
+            str(self.ready),
+            *self.arguments,
         ]
 
     def start(self, seconds=30):
@@ -68,7 +83,9 @@ class Server:
             env["FIRTH_" + name.upper().replace(".", "__")] = str(value)
         began = time.monotonic()
         with open(self.output, "ab") as output:
-            self.process = subprocess.Popen(self.command(), stdout=output, stderr=output, env=env, start_new_session=True)
+            self.process = subprocess.Popen(
+                self.command(), stdout=output, stderr=output, env=env, start_new_session=True, preexec_fn=end_with_parent
+            )
         wait_until(self.is_ready, seconds, lambda: f"server ready; it said: {self.said()}", every=0.005)
         return time.monotonic() - began
 

@@ -7,7 +7,16 @@ import kafka
 import pytest
 import server as servers
 from confluent_kafka import TopicPartition
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions, NewTopic, OffsetSpec, ResourceType
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+    NewTopic,
+    OffsetSpec,
+    ResourceType,
+)
 from kafka.admin import ConfigResource as PythonConfigResource
 from peers.base import PeerError, Record
 from waiting import wait_until
@@ -133,19 +142,49 @@ def test_configs_have_values_types_and_sources(java_admin, librdkafka, kafka_pyt
     java_admin("create_topic", topic=topic, partitions=1, configs={"retention.ms": "86400000", "cleanup.policy": "compact"})
     found = java_admin("describe_configs", topic=topic)
     assert found["retention.ms"] == {
-        "value": "86400000", "source": "DYNAMIC_TOPIC_CONFIG", "type": "LONG", "default": False, "read_only": False
+        "value": "86400000",
+        "source": "DYNAMIC_TOPIC_CONFIG",
+        "type": "LONG",
+        "default": False,
+        "read_only": False,
     }
     assert found["cleanup.policy"]["value"] == "compact" and found["cleanup.policy"]["type"] == "LIST"
     assert found["segment.ms"] == {"value": "604800000", "source": "DEFAULT_CONFIG", "type": "LONG", "default": True, "read_only": False}
     names = set(found)
     # every setting that a topic of Apache Kafka 4.1 has
     assert {
-        "cleanup.policy", "compression.gzip.level", "compression.lz4.level", "compression.type", "compression.zstd.level", "delete.retention.ms",
-        "file.delete.delay.ms", "flush.messages", "flush.ms", "follower.replication.throttled.replicas", "index.interval.bytes",
-        "leader.replication.throttled.replicas", "local.retention.bytes", "local.retention.ms", "max.compaction.lag.ms", "max.message.bytes",
-        "message.timestamp.after.max.ms", "message.timestamp.before.max.ms", "message.timestamp.type", "min.cleanable.dirty.ratio",
-        "min.compaction.lag.ms", "min.insync.replicas", "preallocate", "remote.log.copy.disable", "remote.log.delete.on.disable",
-        "remote.storage.enable", "retention.bytes", "retention.ms", "segment.bytes", "segment.index.bytes", "segment.jitter.ms", "segment.ms",
+        "cleanup.policy",
+        "compression.gzip.level",
+        "compression.lz4.level",
+        "compression.type",
+        "compression.zstd.level",
+        "delete.retention.ms",
+        "file.delete.delay.ms",
+        "flush.messages",
+        "flush.ms",
+        "follower.replication.throttled.replicas",
+        "index.interval.bytes",
+        "leader.replication.throttled.replicas",
+        "local.retention.bytes",
+        "local.retention.ms",
+        "max.compaction.lag.ms",
+        "max.message.bytes",
+        "message.timestamp.after.max.ms",
+        "message.timestamp.before.max.ms",
+        "message.timestamp.type",
+        "min.cleanable.dirty.ratio",
+        "min.compaction.lag.ms",
+        "min.insync.replicas",
+        "preallocate",
+        "remote.log.copy.disable",
+        "remote.log.delete.on.disable",
+        "remote.storage.enable",
+        "retention.bytes",
+        "retention.ms",
+        "segment.bytes",
+        "segment.index.bytes",
+        "segment.jitter.ms",
+        "segment.ms",
         "unclean.leader.election.enable",
     } <= names
     by_rdkafka = result(librdkafka.describe_configs([ConfigResource(ResourceType.TOPIC, topic)]))
@@ -164,11 +203,17 @@ def test_configs_are_altered(java_admin, librdkafka, kafka_python, fresh):
 
     java_admin("alter_configs", topic=topic, set={"retention.ms": "1000000"})
     assert value("retention.ms") == "1000000"
-    result(librdkafka.incremental_alter_configs([
-        ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[
-            ConfigEntry("max.message.bytes", "2000000", incremental_operation=AlterConfigOpType.SET)
-        ])
-    ]))
+    result(
+        librdkafka.incremental_alter_configs(
+            [
+                ConfigResource(
+                    ResourceType.TOPIC,
+                    topic,
+                    incremental_configs=[ConfigEntry("max.message.bytes", "2000000", incremental_operation=AlterConfigOpType.SET)],
+                )
+            ]
+        )
+    )
     assert (value("retention.ms"), value("max.message.bytes")) == ("1000000", "2000000")
     kafka_python.alter_configs([PythonConfigResource("topic", topic, configs={"segment.ms": "3600000"})], incremental=True)
     assert (value("retention.ms"), value("max.message.bytes"), value("segment.ms")) == ("1000000", "2000000", "3600000")
@@ -231,7 +276,14 @@ def test_offsets_are_listed_alike(node, java, java_admin, librdkafka, kafka_pyth
         java.produce(node.bootstrap, topic, [Record(None, b"x", timestamp=base + time_ms)])
     java.produce(node.bootstrap, topic, [Record(None, b"x", timestamp=base + 100 + time_ms) for time_ms in times], "zstd")
     wanted = {
-        "earliest": 0, "latest": 10, "max_timestamp": 7, str(base): 0, str(base + 11): 2, str(base + 20): 2, str(base + 101): 6, str(base + 111): 7,
+        "earliest": 0,
+        "latest": 10,
+        "max_timestamp": 7,
+        str(base): 0,
+        str(base + 11): 2,
+        str(base + 20): 2,
+        str(base + 101): 6,
+        str(base + 111): 7,
         str(base + 131): -1,
     }
     specs = {"earliest": OffsetSpec.earliest(), "latest": OffsetSpec.latest(), "max_timestamp": OffsetSpec.max_timestamp()}

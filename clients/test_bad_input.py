@@ -53,7 +53,8 @@ def test_mutated_requests(node, still_good, seed, fresh):
     chance = random.Random(seed)
     topic = fresh()
     good = [
-        (PRODUCE, 7, produce_body(topic, batch([b"a", b"b"]))), (METADATA, 4, struct.pack(">i", 1) + text(topic) + b"\x01"),
+        (PRODUCE, 7, produce_body(topic, batch([b"a", b"b"]))),
+        (METADATA, 4, struct.pack(">i", 1) + text(topic) + b"\x01"),
         (FETCH, 4, struct.pack(">iiiib", -1, 0, 1, 1000, 0) + struct.pack(">i", 1) + text(topic) + struct.pack(">iiqi", 1, 0, 0, 1000)),
     ]
     before, waiting = rss(node), 0
@@ -98,7 +99,11 @@ COUNTS = {
     "metadata topics, small body": (METADATA, 4, struct.pack(">i", 100_000_000)),
     "produce topics": (PRODUCE, 7, text(None) + struct.pack(">hi", -1, 1000) + HUGE),
     "produce partitions": (PRODUCE, 7, text(None) + struct.pack(">hi", -1, 1000) + struct.pack(">i", 1) + text("t") + HUGE),
-    "produce record bytes": (PRODUCE, 7, text(None) + struct.pack(">hi", -1, 1000) + struct.pack(">i", 1) + text("t") + struct.pack(">ii", 1, 0) + HUGE),
+    "produce record bytes": (
+        PRODUCE,
+        7,
+        text(None) + struct.pack(">hi", -1, 1000) + struct.pack(">i", 1) + text("t") + struct.pack(">ii", 1, 0) + HUGE,
+    ),
     "fetch topics": (FETCH, 4, struct.pack(">iiiib", -1, 0, 1, 1000, 0) + HUGE),
     "negative count": (METADATA, 1, struct.pack(">i", -7)),
     "string beyond the end": (METADATA, 1, struct.pack(">i", 1) + b"\x7f\xff" + b"ab"),

@@ -19,7 +19,12 @@ def run(real_binary, tmp_path):
 
     def call(*arguments, env=None, seconds=20):
         return subprocess.run(
-            [real_binary, *map(str, arguments)], capture_output=True, text=True, timeout=seconds, cwd=tmp_path, env={**os.environ, **(env or {})}
+            [real_binary, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            cwd=tmp_path,
+            env={**os.environ, **(env or {})},
         )
 
     return call
@@ -96,7 +101,17 @@ def test_other_addresses_need_a_word(run, real_binary, tmp_path):
     done = run("serve", "--data", tmp_path / "d", "--listen", "kafka=0.0.0.0:0")
     assert done.returncode != 0 and "--allow-insecure" in done.stderr, done.stderr
     ready = tmp_path / "ready.json"
-    command = [real_binary, "serve", "--data", str(tmp_path / "d"), "--listen", "kafka=0.0.0.0:0", "--allow-insecure", "--ready-file", str(ready)]
+    command = [
+        real_binary,
+        "serve",
+        "--data",
+        str(tmp_path / "d"),
+        "--listen",
+        "kafka=0.0.0.0:0",
+        "--allow-insecure",
+        "--ready-file",
+        str(ready),
+    ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 20
@@ -142,7 +157,12 @@ def test_signals_drain(real_binary, firth, word):
     with Wire(firth.bootstrap) as wire, Wire(firth.bootstrap) as waiting:
         wire.ask(3, 4, struct.pack(">i", 1) + text("t") + b"\x01")
         assert wire.produce("t", batch([b"last"]))[:2] == (0, 0)
-        body = struct.pack(">iiiib", -1, 60_000, 1 << 20, 1 << 20, 0) + struct.pack(">i", 1) + text("t") + struct.pack(">iiqi", 1, 0, 1, 1 << 20)
+        body = (
+            struct.pack(">iiiib", -1, 60_000, 1 << 20, 1 << 20, 0)
+            + struct.pack(">i", 1)
+            + text("t")
+            + struct.pack(">iiqi", 1, 0, 1, 1 << 20)
+        )
         waiting.send(FETCH, 4, body)
         began = time.monotonic()
         os.kill(firth.pid, word)

@@ -22,7 +22,22 @@ def read_log(bootstrap, topic):
     """Everything in the topic, read by a client that published none of it: kcat where there is one."""
     kcat = had("kcat")
     for partition in range(PARTITIONS):
-        command = [kcat["command"], "-C", "-b", bootstrap, "-t", topic, "-p", str(partition), "-o", "beginning", "-e", "-q", "-f", "%o %s\n"]
+        command = [
+            kcat["command"],
+            "-C",
+            "-b",
+            bootstrap,
+            "-t",
+            topic,
+            "-p",
+            str(partition),
+            "-o",
+            "beginning",
+            "-e",
+            "-q",
+            "-f",
+            "%o %s\n",
+        ]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "LD_LIBRARY_PATH": kcat["libraries"]})
         for line in process.stdout:
             offset, value = line.rstrip(b"\n").split(b" ", 1)
@@ -61,7 +76,9 @@ def test_kill_minus_nine_loses_nothing(make_server, java, tmp_path, fresh, seed)
     files = {name: tmp_path / f"{name}.log" for name in KINDS}
     script = str(Path(__file__).parent / "publisher.py")
     publishers = {
-        name: subprocess.Popen([sys.executable, script, kind, name, server.bootstrap, topic, str(files[name]), str(RATE)], stdin=subprocess.PIPE)
+        name: subprocess.Popen(
+            [sys.executable, script, kind, name, server.bootstrap, topic, str(files[name]), str(RATE)], stdin=subprocess.PIPE
+        )
         for name, kind in KINDS.items()
     }
     try:

@@ -69,8 +69,13 @@ def test_console_blocks(real_binary, make_server, tmp_path, file):
     for block in blocks:
         for command, expected in steps(block):
             done = subprocess.run(
-                ["bash", "-c", command.replace(ADDRESS, server.bootstrap)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                timeout=60, cwd=tmp_path, env=env,
+                ["bash", "-c", command.replace(ADDRESS, server.bootstrap)],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=60,
+                cwd=tmp_path,
+                env=env,
             )
             printed = done.stdout.replace(server.bootstrap, ADDRESS).splitlines()
             assert matches(printed, expected), f"$ {command}\nprinted (code {done.returncode}):\n" + "\n".join(printed)

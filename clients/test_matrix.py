@@ -54,6 +54,7 @@ def written(node, peers):
 def test_reads_what_all_wrote(node, peers, written, reader):
     peer = peers(reader)
     began = time.time_ns() // 1_000_000
+
     # kcat prints JSON texts, so what is not text cannot come out of it whole
     def readable(record):
         if "binary" not in peer.lacks:

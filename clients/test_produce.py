@@ -38,10 +38,16 @@ def test_acks(node, peers, java, fresh, name, acks):
     assert [record.value for record in got] == [record.value for record in records]
 
 
-@pytest.mark.parametrize("name, config", [
-    ("confluent-kafka", {"enable.idempotence": True}), ("java", {"enable.idempotence": "true"}),
-    ("kafka-python", {"enable_idempotence": True}), ("aiokafka", {"enable_idempotence": True}), ("kafkajs", {"idempotent": True}),
-])
+@pytest.mark.parametrize(
+    "name, config",
+    [
+        ("confluent-kafka", {"enable.idempotence": True}),
+        ("java", {"enable.idempotence": "true"}),
+        ("kafka-python", {"enable_idempotence": True}),
+        ("aiokafka", {"enable_idempotence": True}),
+        ("kafkajs", {"idempotent": True}),
+    ],
+)
 def test_idempotent_producers(node, peers, java, fresh, name, config):
     """Producer ids are given, sequences accepted across many batches, and the batches carry them."""
     topic = fresh()

@@ -131,7 +131,8 @@ def test_failed_sync_ends_the_process_unacknowledged(real_binary, make_server, j
         assert wire.produce(topic, batch([b"before"]))[:2] == (0, 0)
         tracer = subprocess.Popen(
             [strace, "-f", "-p", str(server.pid), "-e", "trace=fdatasync,fsync", "-e", "inject=fdatasync,fsync:error=EIO:when=1+"],
-            stderr=subprocess.PIPE, text=True,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         # strace says "attached" once for all threads that it found
         assert "attached" in tracer.stderr.readline()

@@ -4,6 +4,8 @@
 //! `apply`. See ARCHITECTURE.md for the path of a record.
 
 mod administer;
+#[doc(hidden)]
+pub mod bench;
 pub mod catalog;
 mod cold;
 pub mod effect;

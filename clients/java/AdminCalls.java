@@ -16,7 +16,8 @@ class AdminCalls {
             case "delete_topic" -> done(admin.deleteTopics(List.of(topic(ask))).all().get());
             case "list_topics" -> new TreeSet<>(admin.listTopics().names().get());
             case "describe_topic" -> describeTopic(admin, ask);
-            case "create_partitions" -> done(admin.createPartitions(Map.of(topic(ask), NewPartitions.increaseTo(ask.get("partitions").asInt())),
+            case "create_partitions" -> done(admin.createPartitions(Map.of(topic(ask), 
+                            NewPartitions.increaseTo(ask.get("partitions").asInt())),
                     new CreatePartitionsOptions().validateOnly(ask.path("validate_only").asBoolean())).all().get());
             case "describe_configs" -> describeConfigs(admin, ask);
             case "alter_configs" -> alterConfigs(admin, ask);
@@ -37,7 +38,8 @@ class AdminCalls {
             case "describe_producers" -> {
                 TopicPartition partition = partition(ask);
                 yield admin.describeProducers(List.of(partition)).partitionResult(partition).get().activeProducers().stream()
-                        .map(producer -> Map.of("id", producer.producerId(), "epoch", producer.producerEpoch(), "sequence", producer.lastSequence())).toList();
+                        .map(producer -> Map.of("id", producer.producerId(), "epoch", producer.producerEpoch(),
+                                "sequence", producer.lastSequence())).toList();
             }
             case "list_transactions" -> admin.listTransactions().all().get().size();
             case "list_reassignments" -> admin.listPartitionReassignments().reassignments().get().size();
@@ -87,12 +89,14 @@ class AdminCalls {
                         .collect(Collectors.toMap(entry -> entry.getKey().toString(), entry -> entry.getValue().offset()));
             case "alter_group_offsets":
                 return done(admin.alterConsumerGroupOffsets(group,
-                        Map.of(partition(ask), new OffsetAndMetadata(ask.get("offset").asLong(), ask.path("metadata").asText("")))).all().get());
+                        Map.of(partition(ask), new OffsetAndMetadata(ask.get("offset").asLong(), ask.path("metadata").asText(""))))
+                        .all().get());
             case "delete_group_offsets":
                 return done(admin.deleteConsumerGroupOffsets(group, Set.of(partition(ask))).all().get());
             case "remove_member": {
                 MemberToRemove member = new MemberToRemove(ask.get("instance").asText());
-                return done(admin.removeMembersFromConsumerGroup(group, new RemoveMembersFromConsumerGroupOptions(Set.of(member))).all().get());
+                return done(admin.removeMembersFromConsumerGroup(group, new RemoveMembersFromConsumerGroupOptions(Set.of(member)))
+                        .all().get());
             }
             default:
                 throw new IllegalArgumentException("no such call: " + name);
@@ -126,7 +130,8 @@ class AdminCalls {
     static Object describeTopic(Admin admin, JsonNode ask) throws Exception {
         TopicDescription description = admin.describeTopics(List.of(topic(ask))).allTopicNames().get().get(topic(ask));
         return Map.of("id", description.topicId().toString(), "internal", description.isInternal(),
-                "partitions", description.partitions().stream().map(info -> Map.of("partition", info.partition(), "leader", info.leader().id(),
+                "partitions", description.partitions().stream().map(info -> Map.of(
+                        "partition", info.partition(), "leader", info.leader().id(),
                         "replicas", info.replicas().size(), "isr", info.isr().size())).toList());
     }
 
@@ -137,7 +142,8 @@ class AdminCalls {
 
     static Object describeConfigs(Admin admin, JsonNode ask) throws Exception {
         Map<String, Object> configs = new TreeMap<>();
-        Config config = admin.describeConfigs(List.of(resource(ask)), new DescribeConfigsOptions().includeSynonyms(true).includeDocumentation(true))
+        Config config = admin.describeConfigs(List.of(resource(ask)),
+                        new DescribeConfigsOptions().includeSynonyms(true).includeDocumentation(true))
                 .all().get().get(resource(ask));
         for (ConfigEntry entry : config.entries()) {
             Map<String, Object> plain = new HashMap<>();
@@ -174,7 +180,8 @@ class AdminCalls {
             case "latest_tiered" -> OffsetSpec.latestTiered();
             default -> OffsetSpec.forTimestamp(ask.get("at").asLong());
         };
-        ListOffsetsResult.ListOffsetsResultInfo info = admin.listOffsets(Map.of(partition(ask), spec)).partitionResult(partition(ask)).get();
+        ListOffsetsResult.ListOffsetsResultInfo info =
+                admin.listOffsets(Map.of(partition(ask), spec)).partitionResult(partition(ask)).get();
         return List.of(info.offset(), info.timestamp());
     }
 }

@@ -83,7 +83,8 @@ public class Agent {
         properties.putIfAbsent("request.timeout.ms", "15000");
         properties.put("compression.type", command.get("codec").asText());
         List<Future<RecordMetadata>> sent = new ArrayList<>();
-        try (KafkaProducer<byte[], byte[]> producer = new KafkaProducer<>(properties, new ByteArraySerializer(), new ByteArraySerializer())) {
+        try (KafkaProducer<byte[], byte[]> producer =
+                new KafkaProducer<>(properties, new ByteArraySerializer(), new ByteArraySerializer())) {
             if (properties.containsKey("transactional.id")) {
                 producer.initTransactions();
             }
@@ -123,7 +124,8 @@ public class Agent {
         Map<String, List<Object>> got = new HashMap<>();
         wanted.keySet().forEach(topic -> got.put(topic, new ArrayList<>()));
         long deadline = System.nanoTime() + Duration.ofSeconds(command.path("timeout").asInt(30)).toNanos();
-        try (KafkaConsumer<byte[], byte[]> consumer = new KafkaConsumer<>(properties, new ByteArrayDeserializer(), new ByteArrayDeserializer())) {
+        try (KafkaConsumer<byte[], byte[]> consumer =
+                new KafkaConsumer<>(properties, new ByteArrayDeserializer(), new ByteArrayDeserializer())) {
             List<TopicPartition> partitions = wanted.keySet().stream().map(topic -> new TopicPartition(topic, partition)).toList();
             consumer.assign(partitions);
             consumer.seekToBeginning(partitions);

@@ -60,7 +60,12 @@ class AgentPeer(Peer):
 
     def produce(self, bootstrap, topic, records, codec="none", partition=0, **config):
         sent = self.call(
-            do="produce", bootstrap=bootstrap, topic=topic, codec=codec, partition=partition, config=config,
+            do="produce",
+            bootstrap=bootstrap,
+            topic=topic,
+            codec=codec,
+            partition=partition,
+            config=config,
             records=[record.to_json() for record in records],
         )
         for answer in sent:
@@ -69,9 +74,7 @@ class AgentPeer(Peer):
         return [answer["offset"] if answer["offset"] >= 0 else None for answer in sent]
 
     def consume(self, bootstrap, topics, partition=0, timeout=30, **config):
-        got = self.call(
-            do="consume", bootstrap=bootstrap, topics=topics, partition=partition, timeout=timeout, config=config, **{}
-        )
+        got = self.call(do="consume", bootstrap=bootstrap, topics=topics, partition=partition, timeout=timeout, config=config, **{})
         return {topic: [Record.from_json(plain) for plain in plains] for topic, plains in got.items()}
 
     def join(self, bootstrap, group, topics, protocol="classic", instance=None, pattern=None, **config):

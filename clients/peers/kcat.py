@@ -45,8 +45,7 @@ class KcatPeer(Peer):
                 got[topic] = []
                 continue
             out = self.run(
-                ["-C", "-b", bootstrap, "-t", topic, "-p", str(partition), "-o", "beginning", "-c", str(count), "-J", "-q"],
-                timeout=timeout,
+                ["-C", "-b", bootstrap, "-t", topic, "-p", str(partition), "-o", "beginning", "-c", str(count), "-J", "-q"], timeout=timeout
             )
             got[topic] = [self.record(json.loads(line.decode(errors="replace"))) for line in out.splitlines()]
         return got

@@ -7,7 +7,6 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 
 from .base import Member, Peer, PeerError, Record
 
-
 # Refused connections while a test has stopped the server are no news.
 QUIET = {"log_level": 0}
 
@@ -28,9 +27,9 @@ class LibrdkafkaPeer(Peer):
     name = "confluent-kafka"
 
     def produce(self, bootstrap, topic, records, codec="none", partition=0, **config):
-        producer = Producer({
-            "bootstrap.servers": bootstrap, "compression.type": codec, "linger.ms": 20, "message.timeout.ms": 30000, **QUIET, **config
-        })
+        producer = Producer(
+            {"bootstrap.servers": bootstrap, "compression.type": codec, "linger.ms": 20, "message.timeout.ms": 30000, **QUIET, **config}
+        )
         answers = {}
 
         def delivered(index):
@@ -39,8 +38,13 @@ class LibrdkafkaPeer(Peer):
         for index, record in enumerate(records):
             options = {} if record.timestamp is None else {"timestamp": record.timestamp}
             producer.produce(
-                topic, value=record.value, key=record.key, partition=-1 if partition is None else partition,
-                headers=record.headers, on_delivery=delivered(index), **options,
+                topic,
+                value=record.value,
+                key=record.key,
+                partition=-1 if partition is None else partition,
+                headers=record.headers,
+                on_delivery=delivered(index),
+                **options,
             )
         if producer.flush(60) != 0:
             raise TimeoutError("confluent-kafka: flush")
@@ -50,9 +54,9 @@ class LibrdkafkaPeer(Peer):
         return [answers[index] for index in range(len(records))]
 
     def consume(self, bootstrap, topics, partition=0, timeout=30, **config):
-        consumer = Consumer({
-            "bootstrap.servers": bootstrap, "group.id": "unused", "enable.auto.commit": False, "fetch.wait.max.ms": 100, **QUIET, **config
-        })
+        consumer = Consumer(
+            {"bootstrap.servers": bootstrap, "group.id": "unused", "enable.auto.commit": False, "fetch.wait.max.ms": 100, **QUIET, **config}
+        )
         got = {topic: [] for topic in topics}
         try:
             consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for topic in topics])
@@ -75,8 +79,14 @@ class LibrdkafkaMember(Member):
 
     def __init__(self, bootstrap, group, topics, protocol, instance, config):
         full = {
-            "bootstrap.servers": bootstrap, "group.id": group, "group.protocol": protocol, "enable.auto.commit": False,
-            "auto.offset.reset": "earliest", "fetch.wait.max.ms": 100, "topic.metadata.refresh.interval.ms": 2000, **QUIET,
+            "bootstrap.servers": bootstrap,
+            "group.id": group,
+            "group.protocol": protocol,
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+            "fetch.wait.max.ms": 100,
+            "topic.metadata.refresh.interval.ms": 2000,
+            **QUIET,
         }
         if protocol == "classic":
             full |= {"heartbeat.interval.ms": 500, "session.timeout.ms": 10000}
@@ -126,8 +136,12 @@ class LibrdkafkaMember(Member):
     def state(self):
         with self.lock:
             return {
-                "assignment": sorted(self.held), "events": list(self.events), "records": list(self.records),
-                "member_id": self.member_id, "generation": None, "error": self.error,
+                "assignment": sorted(self.held),
+                "events": list(self.events),
+                "records": list(self.records),
+                "member_id": self.member_id,
+                "generation": None,
+                "error": self.error,
             }
 
     def leave(self, remain=False):

@@ -15,8 +15,13 @@ TIMESTAMP_TYPES = {0: "CreateTime", 1: "LogAppendTime"}
 
 def plain(message):
     return Record(
-        key=message.key, value=message.value, headers=list(message.headers), timestamp=message.timestamp, offset=message.offset,
-        partition=message.partition, timestamp_type=TIMESTAMP_TYPES.get(message.timestamp_type),
+        key=message.key,
+        value=message.value,
+        headers=list(message.headers),
+        timestamp=message.timestamp,
+        offset=message.offset,
+        partition=message.partition,
+        timestamp_type=TIMESTAMP_TYPES.get(message.timestamp_type),
     )
 
 
@@ -74,8 +79,16 @@ class KafkaPythonMember(Member, kafka.ConsumerRebalanceListener):
         self.records, self.events, self.held, self.error = [], [], set(), None
         self.stopping = threading.Event()
         self.consumer = kafka.KafkaConsumer(
-            bootstrap_servers=bootstrap, group_id=group, group_instance_id=instance, enable_auto_commit=False, fetch_max_wait_ms=100,
-            auto_offset_reset="earliest", heartbeat_interval_ms=500, session_timeout_ms=10000, metadata_max_age_ms=2000, **config,
+            bootstrap_servers=bootstrap,
+            group_id=group,
+            group_instance_id=instance,
+            enable_auto_commit=False,
+            fetch_max_wait_ms=100,
+            auto_offset_reset="earliest",
+            heartbeat_interval_ms=500,
+            session_timeout_ms=10000,
+            metadata_max_age_ms=2000,
+            **config,
         )
         self.consumer.subscribe(topics, listener=self)
         self.thread = threading.Thread(target=self.poll, daemon=True)
@@ -110,8 +123,12 @@ class KafkaPythonMember(Member, kafka.ConsumerRebalanceListener):
     def state(self):
         with self.lock:
             return {
-                "assignment": sorted(self.held), "events": list(self.events), "records": list(self.records),
-                "member_id": None, "generation": None, "error": self.error,
+                "assignment": sorted(self.held),
+                "events": list(self.events),
+                "records": list(self.records),
+                "member_id": None,
+                "generation": None,
+                "error": self.error,
             }
 
     def leave(self, remain=False):
@@ -177,8 +194,16 @@ class AiokafkaMember(Member, aiokafka.ConsumerRebalanceListener):
 
     def __init__(self, bootstrap, group, topics, instance, config):
         self.settings = dict(
-            bootstrap_servers=bootstrap, group_id=group, group_instance_id=instance, enable_auto_commit=False, fetch_max_wait_ms=100,
-            auto_offset_reset="earliest", heartbeat_interval_ms=500, session_timeout_ms=10000, metadata_max_age_ms=2000, **config,
+            bootstrap_servers=bootstrap,
+            group_id=group,
+            group_instance_id=instance,
+            enable_auto_commit=False,
+            fetch_max_wait_ms=100,
+            auto_offset_reset="earliest",
+            heartbeat_interval_ms=500,
+            session_timeout_ms=10000,
+            metadata_max_age_ms=2000,
+            **config,
         )
         self.topics = topics
         self.records, self.events, self.held, self.error = [], [], set(), None
@@ -217,8 +242,12 @@ class AiokafkaMember(Member, aiokafka.ConsumerRebalanceListener):
 
     def state(self):
         return {
-            "assignment": sorted(self.held), "events": list(self.events), "records": list(self.records),
-            "member_id": None, "generation": None, "error": self.error,
+            "assignment": sorted(self.held),
+            "events": list(self.events),
+            "records": list(self.records),
+            "member_id": None,
+            "generation": None,
+            "error": self.error,
         }
 
     def leave(self, remain=False):

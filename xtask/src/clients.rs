@@ -59,7 +59,8 @@ fn given_binary() -> bool {
 fn pytest(name: &str, what: &[&str], choice: &Choice) -> Step {
     let folder = root().join("clients");
     let place = |word: &&str| if word.ends_with(".py") { folder.join(word).into_os_string() } else { OsString::from(*word) };
-    let mut arguments: Vec<OsString> = ["-m", "pytest", "-q", "-rsfE", "--durations=5", "-c"].iter().map(OsString::from).collect();
+    let mut arguments: Vec<OsString> =
+        ["-m", "pytest", "-q", "-rsfE", "--durations=5", "--maxfail=20", "-c"].iter().map(OsString::from).collect();
     arguments.push(folder.join("pytest.ini").into());
     arguments.extend(["--rootdir".into(), folder.clone().into_os_string()]);
     if !what.iter().any(|word| word.ends_with(".py")) {

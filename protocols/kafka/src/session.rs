@@ -8,9 +8,11 @@ use std::io::IoSlice;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWrite, ReadHalf, WriteHalf};
+use tokio::time::Instant;
 
 use firth_gateway::answer::{Answer, Event, Placed, Tag};
 use firth_gateway::connection::{Connection, Full};
@@ -38,6 +40,8 @@ const READ_BYTES_MAX: usize = 256 << 10;
 const UNSENT_BYTES_MAX: usize = 4 << 20;
 /// Frames larger than this are charged to the node's budget before they are received.
 const LARGE_FRAME_BYTES: usize = 64 << 10;
+/// How long a large frame may take to arrive: it holds room that others wait for.
+const LARGE_FRAME_TIME: Duration = Duration::from_secs(60);
 /// Chunks in one gathered write; the kernel takes at most 1024.
 const GATHERED_MAX: usize = 256;
 
@@ -56,7 +60,8 @@ pub struct Session {
     writer: WriteHalf<Box<dyn ByteStream>>,
     received: BytesMut,
     read_bytes: usize,
-    frame_charge: Option<Charge>,
+    /// Room taken for a large frame that is coming in, and when it must be there.
+    frame_charge: Option<(Charge, Instant)>,
     slots: VecDeque<Slot>,
     /// Batches of the current read, for one `Publish`.
     batch: Vec<Publish>,
@@ -107,6 +112,7 @@ impl Session {
             let (held, unsent) = (self.held.is_some(), !self.unsent.is_empty());
             let running = self.slots.iter().any(|slot| matches!(slot, Slot::Running { .. }));
             let budget = self.broker.budget().clone();
+            let due = self.frame_charge.as_ref().map(|(_, due)| *due);
             tokio::select! {
                 biased;
                 sent = write_some(&mut self.writer, &self.unsent), if unsent => {
@@ -121,6 +127,9 @@ impl Session {
                 () = budget.room(), if waits_for_room => self.retry_held(),
                 read = read_some(&mut self.reader, &mut self.received, self.read_bytes), if reading && !held && !waits_for_room => {
                     self.read(read.map_err(LinkEnd::Broken)?)?;
+                }
+                () = until(due), if due.is_some() && reading => {
+                    return Err(LinkEnd::Malformed { at_byte: 4, what: "a large request that did not arrive in time" });
                 }
                 () = stop.stopped(), if !stopping => {
                     stopping = true;
@@ -139,7 +148,8 @@ impl Session {
     fn wants_charge(&mut self) -> bool {
         match self.frame_bytes() {
             Some(Ok(bytes)) if bytes > LARGE_FRAME_BYTES && self.frame_charge.is_none() => {
-                self.frame_charge = self.broker.budget().charge(bytes);
+                let charge = self.broker.budget().charge(bytes);
+                self.frame_charge = charge.map(|charge| (charge, Instant::now() + LARGE_FRAME_TIME));
                 self.frame_charge.is_none()
             }
             _ => false,
@@ -353,6 +363,13 @@ async fn read_some(reader: &mut ReadHalf<Box<dyn ByteStream>>, into: &mut BytesM
         polled
     })
     .await
+}
+
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn write_some(writer: &mut WriteHalf<Box<dyn ByteStream>>, unsent: &VecDeque<Bytes>) -> std::io::Result<usize> {

@@ -1,0 +1,147 @@
+//! A shard without threads and disk, for benchmarks.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+
+use firth_gateway::answer::Tag;
+use firth_gateway::inbox::Submitted;
+use firth_gateway::outbox::{Budget, Outbox, ReplyTo};
+use firth_gateway::request::{Declare, Publish, Request, Wait};
+use firth_gateway::streams::Policy;
+use firth_journal::commit::Completed;
+use firth_journal::entry::Entry;
+use firth_journal::group::{Built, Located};
+use firth_journal::options::Options;
+use firth_journal::simdisk::{Dice, SimDisk};
+use firth_journal::spares::Room;
+use firth_model::batch::Batch;
+use firth_model::ids::{ExtentNumber, Lsn, PartitionId, Position};
+use firth_model::names::StreamName;
+use firth_model::time::Millis;
+
+use crate::groups::GroupSettings;
+use crate::recovery::recover;
+use crate::shard::{Checkpoint, Checkpointer, Log, Parts, Shard};
+use crate::view::View;
+
+/// Entries handed over and not completed yet.
+type Queue = Arc<Mutex<Vec<Entry>>>;
+
+struct MemoryLog {
+    queue: Queue,
+    last: Lsn,
+}
+
+impl Log for MemoryLog {
+    fn append(&mut self, entries: &mut Vec<Entry>) -> Lsn {
+        self.last = Lsn(self.last.0 + entries.len() as u64);
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).append(entries);
+        self.last
+    }
+
+    fn room(&self) -> Room {
+        Room::Plenty
+    }
+
+    fn release(&mut self, _: &[ExtentNumber]) {}
+
+    fn drain(self: Box<Self>) {}
+}
+
+struct NoCheckpoints;
+
+impl Checkpointer for NoCheckpoints {
+    fn write(&mut self, _: Checkpoint) {}
+}
+
+/// Publishes to its partitions in turn.
+pub struct Rig {
+    shard: Shard,
+    queue: Queue,
+    outbox: Arc<Outbox>,
+    budget: Arc<Budget>,
+    partitions: u32,
+    next: u32,
+    position: u64,
+    lsn: u64,
+}
+
+impl Rig {
+    /// A shard with one stream of so many partitions.
+    pub fn with_partitions(partitions: u32) -> Rig {
+        let mut dice = Dice(1);
+        let options = Options {
+            extent_bytes: Some(1 << 20),
+            clock: Arc::new(|| Millis(0)),
+            cluster_id: [0; 16],
+            reserve_extents: 0,
+            random: Box::new(move || dice.sixteen()),
+        };
+        let disk = Arc::new(SimDisk::of_bytes(1 << 30));
+        let recovered = recover(disk, Arc::new(firth_archive::store::MemoryStore::default()), options).expect("an empty disk opens");
+        let queue = Queue::default();
+        let parts = Parts {
+            view: Arc::new(View::over(recovered.opened.reader.clone(), 1 << 20)),
+            log: Box::new(MemoryLog { queue: queue.clone(), last: recovered.opened.last_lsn }),
+            checkpointer: Box::new(NoCheckpoints),
+            dice: Box::new(|| 7),
+            group_settings: GroupSettings::default(),
+            last: recovered.opened.last_lsn,
+            open_extent: recovered.open_extent,
+            entry_bytes_max: 1 << 20,
+            now: Millis(0),
+        };
+        let shard = Shard::new(recovered.state, parts);
+        let (outbox, budget) = (Arc::default(), Budget::with_max(usize::MAX / 2));
+        let mut rig = Rig { shard, queue, outbox, budget, partitions, next: 0, position: 1 << 20, lsn: 0 };
+        let name = StreamName::parse("bench").expect("a name");
+        let declare = Declare { name, partitions, policy: Policy::default(), settings: BTreeMap::new() };
+        rig.turn(Request::Declare(Box::new(declare)));
+        rig
+    }
+
+    /// The batches as one request, to its answer.
+    pub fn publish(&mut self, batches: Vec<Batch>) {
+        let mut publish = Vec::with_capacity(batches.len());
+        for batch in batches {
+            publish.push(Publish { partition: PartitionId(self.next), batch, wait: Wait::Durable });
+            self.next = (self.next + 1) % self.partitions;
+        }
+        self.turn(Request::Publish(publish));
+        assert_eq!(self.outbox.try_take().len(), 1);
+    }
+
+    fn turn(&mut self, request: Request) {
+        let charge = self.budget.charge(request.weight()).expect("without bound");
+        let mut submitted = vec![Submitted { request, reply: ReplyTo::new(self.outbox.clone(), Tag(0), charge) }];
+        self.shard.turn(Millis(0), &mut Vec::new(), &mut submitted);
+        let entries = std::mem::take(&mut *self.queue.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut completed = vec![self.complete(&entries)];
+        self.shard.turn(Millis(0), &mut completed, &mut submitted);
+        if request_is_declare(&entries) {
+            self.outbox.try_take();
+        }
+    }
+
+    /// What the commit thread would say of these entries.
+    fn complete(&mut self, entries: &[Entry]) -> Completed {
+        let mut batches = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let bytes = u32::try_from(entry.bytes()).unwrap_or(u32::MAX);
+            if let Some(row) = entry.row {
+                batches.push(Located { row, position: Position(self.position), bytes });
+            }
+            self.position += u64::from(bytes);
+        }
+        self.lsn += entries.len() as u64;
+        let (first_lsn, last_lsn) = (Lsn(self.lsn - entries.len() as u64 + 1), Lsn(self.lsn));
+        let group = Built { position: Position(self.position), bytes: Bytes::new(), batches, first_lsn, last_lsn };
+        Completed { durable: last_lsn, groups: vec![group], sealed: None, append_ms: Millis(0) }
+    }
+}
+
+fn request_is_declare(entries: &[Entry]) -> bool {
+    entries.iter().any(|entry| entry.row.is_none())
+}
