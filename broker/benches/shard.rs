@@ -3,7 +3,6 @@
 //! `cargo bench -p firth-broker`. One iteration is one batch of 16 KiB of one of 1,000 partitions, from the inbox to its answer; the
 //! journal's part (copy, checksums, write, sync) is left out, because other threads do it.
 
-
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 

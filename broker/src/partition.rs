@@ -80,6 +80,7 @@ impl Partition {
 
     /// The batch is appended. True if its producer was not known before.
     pub fn apply(&mut self, header: &firth_model::batch::BatchHeader, base_offset: Offset, now: Millis, lsn: Lsn) -> bool {
+        tracing::trace!(target: "path", hop = "Partition::apply");
         self.next = base_offset.plus(header.offset_count());
         self.last_lsn = lsn;
         self.producers.remember(header, base_offset, now)

@@ -194,6 +194,7 @@ impl Shard {
 
     /// The durable path of records: decide, apply, hand over.
     fn publish(&mut self, batches: Vec<Publish>, reply: ReplyTo) {
+        tracing::trace!(target: "path", hop = "Shard::publish");
         let mut placed = Vec::with_capacity(batches.len());
         let mut upto = Lsn(0);
         for publish in &batches {
@@ -293,6 +294,7 @@ impl Shard {
 
     /// A commit became durable: its batches are shown, then what waited for it happens.
     fn durable(&mut self, commit: Completed) {
+        tracing::trace!(target: "path", hop = "Shard::durable");
         self.touched.clear();
         for group in &commit.groups {
             self.view.tail.push(group.position, group.bytes.clone());

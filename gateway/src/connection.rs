@@ -25,6 +25,7 @@ impl Connection {
     }
 
     pub fn submit(&mut self, tag: Tag, request: Request) -> Result<(), Full> {
+        tracing::trace!(target: "path", hop = "Connection::submit");
         let Some(charge) = self.budget.charge(request.weight()) else {
             return Err(Full(request));
         };
@@ -42,7 +43,9 @@ impl Connection {
 
     /// Everything that is ready, in order; waits until something is. Safe to drop while waiting.
     pub async fn events(&mut self) -> Vec<Event> {
-        self.outbox.take().await
+        let events = self.outbox.take().await;
+        tracing::trace!(target: "path", hop = "Connection::events");
+        events
     }
 
     /// One request, awaited: for the command line, jobs and tests. The connection must have nothing else under way.

@@ -71,8 +71,15 @@ impl Driver {
     pub(crate) fn perform(&mut self, write: Write, completed: &mut dyn FnMut(Completed)) -> io::Result<()> {
         let slices: Vec<&[u8]> = write.groups.iter().map(|group| &group.bytes[..]).collect();
         let file = FileName::Extent(write.extent);
+        let carries_entries = write.groups.iter().any(|group| group.last_lsn >= group.first_lsn);
+        if carries_entries {
+            tracing::trace!(target: "path", hop = "Disk::write");
+        }
         self.disk.write(file, u64::from(write.at), &slices)?;
         self.disk.sync(file)?;
+        if carries_entries {
+            tracing::trace!(target: "path", hop = "Disk::sync");
+        }
         self.core.completed(&write);
         let append_ms = self.core.append_ms();
         if write.seals {

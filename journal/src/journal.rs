@@ -147,6 +147,7 @@ impl Journal {
 
     /// Queues entries, in order; gives the lsn of the last. Never waits. Leaves `entries` empty.
     pub fn append(&mut self, entries: &mut Vec<Entry>) -> Lsn {
+        tracing::trace!(target: "path", hop = "Journal::append");
         self.last_lsn = Lsn(self.last_lsn.0 + entries.len() as u64);
         self.handover.push(entries);
         self.last_lsn

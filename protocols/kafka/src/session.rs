@@ -200,6 +200,7 @@ impl Session {
     fn incoming(&mut self, incoming: Incoming) -> Result<(), LinkEnd> {
         match incoming {
             Incoming::Request { header, request: Request::Produce(request) } => {
+                tracing::trace!(target: "path", hop = "codec.decode");
                 self.hurry_fetches();
                 let pending = handlers::produce::decide(&self.client, header.api_version, request, &mut self.batch);
                 self.produce_slots += 1;
@@ -243,6 +244,7 @@ impl Session {
             // Every batch was refused on this side of the door.
             return self.published(tag, Ok(Answer::Placed(Vec::new())));
         }
+        tracing::trace!(target: "path", hop = "session");
         let request = DoorRequest::Publish(std::mem::take(&mut self.batch));
         if let Err(Full(back)) = self.connection.submit(tag, request) {
             self.held = Some((tag, back));
@@ -278,6 +280,7 @@ impl Session {
             let answer = pending.answer(header.api_version, &placed);
             match answer {
                 handlers::produce::Answered::Response(response) => {
+                    tracing::trace!(target: "path", hop = "codec.encode");
                     let frame = write_response(header.correlation_id, header.api_version, &response.into());
                     self.slots[at] = Slot::Ready(frame);
                     at += 1;
