@@ -252,8 +252,9 @@ def test_restart_of_the_server_rebalances_nobody(firth, peers, java, fresh, memb
     values = publish(java, firth.bootstrap, topic, "after")
     for both in groups.values():
         all_read(both, values)
-    for was, member in zip(before, (member for both in groups.values() for member in both)):
-        assert standing(member) == was
+    kinds_of_members = [kind for kind in kinds for _ in range(2)]
+    for kind, was, member in zip(kinds_of_members, before, (member for both in groups.values() for member in both)):
+        assert standing(member) == was, f"{kind} was {was}, is {standing(member)}"
 
 
 def standing(member):

@@ -40,6 +40,8 @@ const READ_BYTES_MAX: usize = 256 << 10;
 const UNSENT_BYTES_MAX: usize = 4 << 20;
 /// Frames larger than this are charged to the node's budget before they are received.
 const LARGE_FRAME_BYTES: usize = 64 << 10;
+/// How long the last answers of a peer that ended its side may take: one that only half closed still gets them.
+const LAST_ANSWERS_TIME: Duration = Duration::from_secs(10);
 /// How long a large frame may take to arrive: it holds room that others wait for.
 const LARGE_FRAME_TIME: Duration = Duration::from_secs(60);
 /// Chunks in one gathered write; the kernel takes at most 1024.
@@ -73,6 +75,10 @@ pub struct Session {
     unsent: VecDeque<Bytes>,
     unsent_bytes: usize,
     ended: bool,
+    /// The peer takes no answers any more.
+    deaf: bool,
+    /// When a connection whose peer sends nothing more ends, answered or not.
+    gone_at: Option<Instant>,
 }
 
 impl Session {
@@ -96,6 +102,8 @@ impl Session {
             unsent: VecDeque::new(),
             unsent_bytes: 0,
             ended: false,
+            deaf: false,
+            gone_at: None,
         };
         (session, link.stop)
     }
@@ -115,9 +123,11 @@ impl Session {
             let due = self.frame_charge.as_ref().map(|(_, due)| *due);
             tokio::select! {
                 biased;
-                sent = write_some(&mut self.writer, &self.unsent), if unsent => {
-                    self.sent(sent.map_err(LinkEnd::Broken)?);
-                }
+                sent = write_some(&mut self.writer, &self.unsent), if unsent => match sent {
+                    Ok(count) => self.sent(count),
+                    // Nobody hears the answers any more; what the peer asked before it went, as to leave a group, still counts.
+                    Err(error) => self.unheard(error),
+                },
                 events = self.connection.events() => {
                     for Event::Reply { tag, result } in events {
                         self.published(tag, result)?;
@@ -128,6 +138,7 @@ impl Session {
                 read = read_some(&mut self.reader, &mut self.received, self.read_bytes), if reading && !held && !waits_for_room => {
                     self.read(read.map_err(LinkEnd::Broken)?)?;
                 }
+                () = until(self.gone_at), if self.gone_at.is_some() => return Ok(()),
                 () = until(due), if due.is_some() && reading => {
                     return Err(LinkEnd::Malformed { at_byte: 4, what: "a large request that did not arrive in time" });
                 }
@@ -170,6 +181,7 @@ impl Session {
         if count == 0 {
             // Half a request is nobody's loss but the peer's.
             self.ended = true;
+            self.gone_at.get_or_insert(Instant::now() + LAST_ANSWERS_TIME);
             self.hurry_fetches();
             return Ok(());
         }
@@ -297,6 +309,14 @@ impl Session {
         Ok(())
     }
 
+    /// The peer takes no answers: they are dropped, and what it sent before is read to the end.
+    fn unheard(&mut self, error: std::io::Error) {
+        tracing::debug!(%error, "answers cannot be sent");
+        self.deaf = true;
+        self.unsent.clear();
+        self.unsent_bytes = 0;
+    }
+
     fn hurry_fetches(&self) {
         for slot in &self.slots {
             if let Slot::Running { fetch: Some(hurry), .. } = slot {
@@ -308,7 +328,9 @@ impl Session {
     /// Moves answers whose turn it is into the queue to the socket.
     fn flush(&mut self) -> Result<(), LinkEnd> {
         while let Some(Slot::Ready(_)) = self.slots.front() {
-            if let Some(Slot::Ready(frame)) = self.slots.pop_front() {
+            if let Some(Slot::Ready(frame)) = self.slots.pop_front()
+                && !self.deaf
+            {
                 for chunk in frame {
                     self.unsent_bytes += chunk.len();
                     self.unsent.push_back(chunk);
