@@ -75,6 +75,8 @@ impl Driver {
         if carries_entries {
             tracing::trace!(target: "path", hop = "Disk::write");
         }
+        let bytes: usize = slices.iter().map(|slice| slice.len()).sum();
+        self.spares.claim(write.extent, u64::from(write.at) + bytes as u64);
         self.disk.write(file, u64::from(write.at), &slices)?;
         self.disk.sync(file)?;
         if carries_entries {
@@ -212,9 +214,21 @@ impl Upkeep {
         self.bell.notify_one();
     }
 
+    /// The first extent of a node's life is zeroed while it is written.
+    fn zero_ahead(&self, spares: &Spares) {
+        while !self.lock().stopping {
+            match spares.zero_ahead() {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => return tracing::error!(%error, "zeros cannot be written ahead"),
+            }
+        }
+    }
+
     pub fn run(&self, spares: &Spares, reader: &Reader) {
         let mut again;
         loop {
+            self.zero_ahead(spares);
             match spares.replenish(reader, &mut Vec::new()) {
                 Ok(waits) => again = waits || spares.room() == Room::Reserve,
                 Err(error) => {

@@ -32,9 +32,6 @@ pub(crate) struct TakenOver {
     pub first_lsn: Lsn,
 }
 
-/// Zeros written ahead in an extent that is made while somebody waits for it.
-const FIRST_ZEROS: u64 = 1 << 20;
-
 /// What reading has found so far.
 struct Found {
     link: Option<Link>,
@@ -401,12 +398,12 @@ fn fence(parts: Fencing<'_>, options: &mut Options) -> Result<TakenOver, OpenErr
     reader.retire(&empty);
     extents.retain(|extent| !empty.contains(extent));
     // A first start does not wait for a whole extent of zeros.
-    match spares.become_extent(&header, FIRST_ZEROS) {
+    match spares.become_extent(&header, spares.first_zeros()) {
         Err(error) if error.kind() == io::ErrorKind::StorageFull && !empty.is_empty() => {
             // Not even a spare is left: one of the empty extents has to serve. The number is its own, so that none is missing.
             give_back(spares, reader)?;
             header.number = empty.first().copied().unwrap_or(number);
-            spares.become_extent(&header, FIRST_ZEROS)?;
+            spares.become_extent(&header, spares.first_zeros())?;
         }
         outcome => outcome?,
     }

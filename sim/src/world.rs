@@ -179,6 +179,7 @@ impl World {
     pub fn recycle(&mut self) {
         let released = std::mem::take(&mut desk(&self.desk).released);
         self.driver.reader.retire(&released);
+        self.dead |= self.driver.spares.zero_ahead().is_err();
         let replenished = self.driver.spares.replenish(&self.driver.reader, &mut Vec::new());
         self.dead |= replenished.is_err();
     }
