@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -14,6 +15,10 @@ pub trait Store: Send + Sync + 'static {
     fn put(&self, name: &str, bytes: &[u8]) -> io::Result<()>;
     /// `None`: there is no such object.
     fn get(&self, name: &str) -> io::Result<Option<Bytes>>;
+    /// `bytes` of an object from `at` on. No such object is an error of kind `NotFound`, one that ends before of kind `UnexpectedEof`.
+    fn get_range(&self, name: &str, at: u64, bytes: usize) -> io::Result<Bytes>;
+    /// Bytes of an object. `None`: there is no such object.
+    fn size(&self, name: &str) -> io::Result<Option<u64>>;
     /// Names that begin with `prefix`, in order.
     fn list(&self, prefix: &str) -> io::Result<Vec<String>>;
     /// An object that is not there is deleted already.
@@ -66,6 +71,25 @@ impl Store for DirectoryStore {
     fn get(&self, name: &str) -> io::Result<Option<Bytes>> {
         match fs::read(self.path(name)) {
             Ok(bytes) => Ok(Some(Bytes::from(bytes))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn get_range(&self, name: &str, at: u64, bytes: usize) -> io::Result<Bytes> {
+        let file = File::open(self.path(name))?;
+        // A damaged index may ask for anything: what is not there needs no buffer.
+        if at.checked_add(bytes as u64).is_none_or(|end| file.metadata().is_ok_and(|held| held.len() < end)) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let mut into = vec![0; bytes];
+        file.read_exact_at(&mut into, at)?;
+        Ok(Bytes::from(into))
+    }
+
+    fn size(&self, name: &str) -> io::Result<Option<u64>> {
+        match fs::metadata(self.path(name)) {
+            Ok(held) => Ok(Some(held.len())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
@@ -145,6 +169,17 @@ impl Store for MemoryStore {
 
     fn get(&self, name: &str) -> io::Result<Option<Bytes>> {
         Ok(self.lock().objects.get(name).cloned())
+    }
+
+    fn get_range(&self, name: &str, at: u64, bytes: usize) -> io::Result<Bytes> {
+        let whole = self.get(name)?.ok_or(io::ErrorKind::NotFound)?;
+        let from = usize::try_from(at).map_err(|_| io::ErrorKind::UnexpectedEof)?;
+        let to = from.checked_add(bytes).filter(|to| *to <= whole.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+        Ok(whole.slice(from..to))
+    }
+
+    fn size(&self, name: &str) -> io::Result<Option<u64>> {
+        Ok(self.lock().objects.get(name).map(|bytes| bytes.len() as u64))
     }
 
     fn list(&self, prefix: &str) -> io::Result<Vec<String>> {
