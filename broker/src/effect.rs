@@ -23,7 +23,8 @@ use firth_model::ids::{Offset, PartitionId, ProducerId, StreamId};
 use firth_model::names::StreamName;
 
 use crate::groups::state::GroupEffect;
-use crate::layout::{Reader, StateDamage, Writer};
+use crate::layout::{Reader, StateDamage, Writer, begin_value, open_value};
+use crate::replaced::{self, Replaced};
 
 const NODE: u8 = 0x01;
 const STREAM: u8 = 0x02;
@@ -31,9 +32,6 @@ pub const PARTITION: u8 = 0x03;
 const PRODUCER: u8 = 0x04;
 const KEPT: u8 = 0x05;
 const GROUPS: std::ops::RangeInclusive<u8> = 0x10..=0x1f;
-
-/// Version byte that every value begins with.
-const VALUE_VERSION: u8 = 1;
 
 /// Numbers that the node gives out. A restart continues behind them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,22 +60,24 @@ pub enum Effect {
         owner: String,
         settings: BTreeMap<String, String>,
     },
+    /// What lay in extents or segments lies in other segments now.
+    Replace(Vec<Replaced>),
     Group(GroupEffect),
 }
 
-/// An effect as one key and its value; `None` deletes. `Trim` has an entry type of its own instead.
+/// An effect as one key and its value; `None` deletes. `Trim` and `Replace` have entry types of their own instead.
 pub type KeyValue = (Bytes, Option<Bytes>);
 
 impl Effect {
     pub fn key_value(&self) -> Option<KeyValue> {
         let pair = match self {
             Effect::PutNode(node) => {
-                let value = Writer::default().u8(VALUE_VERSION).u32(node.next_partition).i64(node.producer_block_end).done();
+                let value = begin_value().u32(node.next_partition).i64(node.producer_block_end).done();
                 (Bytes::from_static(&[NODE]), Some(value))
             }
             Effect::PutStream(info) => (stream_key(info.id), Some(encode_stream(info))),
             Effect::DropStream(id) => (stream_key(*id), None),
-            Effect::Trim { .. } => return None,
+            Effect::Trim { .. } | Effect::Replace(_) => return None,
             Effect::ForgetProducer { partition, producer } => {
                 let key = Writer::default().u8(PRODUCER).raw(&partition.0.to_be_bytes()).i64(producer.0).done();
                 (key, None)
@@ -121,9 +121,10 @@ impl Effect {
     pub fn entry(&self) -> Entry {
         match (self, self.key_value()) {
             (Effect::Trim { partition, log_start }, _) => Entry::partition_trim(*partition, *log_start),
+            (Effect::Replace(replaced), _) => replaced::entry(replaced),
             (_, Some((key, Some(value)))) => Entry::state_put(&key, value),
             (_, Some((key, None))) => Entry::state_delete(&key),
-            (_, None) => unreachable!("only a trim has no key"),
+            (_, None) => unreachable!("trims and replacements alone have no key"),
         }
     }
 }
@@ -134,22 +135,6 @@ pub fn partition_key(id: PartitionId) -> Bytes {
 
 pub fn partition_of_key(rest: &[u8]) -> Result<PartitionId, StateDamage> {
     Ok(PartitionId(Reader::of(rest).u32()?.swap_bytes()))
-}
-
-/// Checks the version byte of a value.
-pub fn open_value(value: &[u8]) -> Result<Reader<'_>, StateDamage> {
-    let mut from = Reader::of(value);
-    if from.u8()? != VALUE_VERSION {
-        return Err(StateDamage { what: "value of a newer version" });
-    }
-    Ok(from)
-}
-
-/// A writer that has written the version byte.
-pub fn begin_value() -> Writer {
-    let mut out = Writer::default();
-    out.u8(VALUE_VERSION);
-    out
 }
 
 fn stream_key(id: StreamId) -> Bytes {

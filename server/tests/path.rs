@@ -78,6 +78,10 @@ fn node() -> Node {
     let parts = NodeParts {
         disk: Arc::new(SimDisk::of_bytes(1 << 30)),
         store: Arc::new(MemoryStore::default()),
+        segments: Arc::new(firth_archive::store::MemoryStore::default()),
+        archive: firth_broker::archiving::ArchiveSettings::default(),
+        block_cache_bytes: 1 << 20,
+        segment_dice: Box::new(|| 7),
         journal: Options {
             extent_bytes: Some(1 << 20),
             clock: Arc::new(|| Millis(1)),
