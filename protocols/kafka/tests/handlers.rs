@@ -6,8 +6,6 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use firth_kafka::KafkaSettings;
-use firth_kafka::batch_builder::{BatchBuilder, Draft};
-use firth_kafka::compression::Codec;
 use firth_kafka::errors;
 use firth_kafka::messages::configs::{
     AlterConfigsRequest, AlterConfigsResource, AlterableConfig, ConfigResource, DescribeAclsRequest, DescribeConfigsRequest,
@@ -30,6 +28,8 @@ use firth_kafka::messages::topics::{
     CreatePartitionsTopic, CreateTopicsRequest, DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic, DeleteTopicState,
     DeleteTopicsRequest, ElectLeadersRequest, ListPartitionReassignmentsRequest, TopicPartitions,
 };
+use firth_model::batch_builder::{BatchBuilder, Draft};
+use firth_model::compression::Codec;
 
 use fixture::{NODE_ID, NOW, Node, Peer};
 
