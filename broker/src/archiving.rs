@@ -1,4 +1,4 @@
-//! What is being moved into segments, and what is no longer needed.
+//! What is moved into segments, and what is not needed.
 
 use std::collections::HashSet;
 
