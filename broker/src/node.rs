@@ -148,6 +148,10 @@ impl Log for Journal {
         Journal::room(self)
     }
 
+    fn room_bytes(&self) -> u64 {
+        Journal::room_bytes(self)
+    }
+
     fn release(&mut self, extents: &[ExtentNumber]) {
         Journal::release(self, extents);
     }

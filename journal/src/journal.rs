@@ -120,9 +120,11 @@ impl Journal {
         completed: impl FnMut(Completed) + Send + 'static,
         fatal: impl FnOnce(io::Error) + Send + 'static,
     ) -> io::Result<()> {
-        let Some(driver) = self.driver.take() else {
+        let Some(mut driver) = self.driver.take() else {
             return Ok(());
         };
+        // Without it every extent after the first few would be zeroed while commits wait for it.
+        driver.upkeep = Some(self.upkeep.clone());
         let (handover, clock) = (self.handover.clone(), self.clock.clone());
         let commit = std::thread::Builder::new().name("commit".to_owned()).spawn(move || {
             if let Err(error) = commit::run(driver, &handover, &clock, completed) {
@@ -149,12 +151,18 @@ impl Journal {
     pub fn append(&mut self, entries: &mut Vec<Entry>) -> Lsn {
         tracing::trace!(target: "path", hop = "Journal::append");
         self.last_lsn = Lsn(self.last_lsn.0 + entries.len() as u64);
+        self.spares.handed_over(entries.iter().map(|entry| entry.bytes() as u64).sum());
         self.handover.push(entries);
         self.last_lsn
     }
 
     pub fn room(&self) -> Room {
         self.spares.room()
+    }
+
+    /// Bytes of entries that may be handed over before the reserve is touched.
+    pub fn room_bytes(&self) -> u64 {
+        self.spares.room_bytes()
     }
 
     /// Nothing in these extents is needed: they are recycled once no reader is in them.
