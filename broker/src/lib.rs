@@ -7,6 +7,7 @@ mod administer;
 #[doc(hidden)]
 pub mod bench;
 pub mod catalog;
+pub mod clock_watch;
 mod cold;
 pub mod effect;
 mod extents;

@@ -82,6 +82,8 @@ pub struct Shard {
     /// What publishers may still add in this turn.
     pub(crate) room_bytes: u64,
     pub(crate) upkeep: crate::schedule::Upkeep,
+    /// `None`: the clock is believed whatever it says.
+    pub clock_watch: Option<Arc<crate::clock_watch::ClockWatch>>,
     /// Producer ids that were reserved and not yet given out.
     pub(crate) producer_ids: std::ops::Range<i64>,
     touched: Vec<PartitionId>,
@@ -138,6 +140,7 @@ impl Shard {
             room: Room::Plenty,
             room_bytes: 0,
             upkeep: crate::schedule::Upkeep::starting(parts.now, parts.open_extent),
+            clock_watch: None,
             producer_ids: 0..0,
             touched: Vec::new(),
             entry_bytes_max: parts.entry_bytes_max,

@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 
 use firth_model::ids::{ExtentNumber, Lsn, Position};
 use firth_model::limits::{EXTENT_BYTES_MAX, EXTENT_BYTES_MIN};
-use firth_model::time::Clock;
+use firth_model::time::{Clock, Millis};
 
 use bytes::Bytes;
 
@@ -29,6 +29,8 @@ pub struct Opened {
     /// What a crash left at the end, if anything.
     pub torn: Option<TornReport>,
     pub epoch: u64,
+    /// Of the last group.
+    pub append_ms: Millis,
     /// The first entry that was read back, or the next one's if there was none.
     pub first_lsn: Lsn,
     pub last_lsn: Lsn,
@@ -83,6 +85,7 @@ pub fn open(disk: Arc<dyn Disk>, mut options: Options, from: Position, visit: &m
     let reader = Arc::new(Reader::over(disk.clone(), extent_bytes));
     let spares = Arc::new(Spares::found(disk.clone(), extent_bytes, options.reserve_extents, usable_spares(&*disk, extent_bytes)?));
     let taken = recovery::take_over(&disk, &spares, &reader, extent_bytes, &mut options, from, visit)?;
+    let append_ms = taken.driver.core.append_ms();
     let journal = Journal {
         last_lsn: taken.driver.durable,
         open_extent: taken.driver.header.number,
@@ -96,7 +99,7 @@ pub fn open(disk: Arc<dyn Disk>, mut options: Options, from: Position, visit: &m
         extents: taken.extents,
     };
     let last_lsn = journal.last_lsn;
-    Ok(Opened { journal, reader, torn: taken.torn, epoch: taken.epoch, first_lsn: taken.first_lsn, last_lsn })
+    Ok(Opened { journal, reader, torn: taken.torn, append_ms, epoch: taken.epoch, first_lsn: taken.first_lsn, last_lsn })
 }
 
 /// Spares of the right size; a crash while one was made may have left another.

@@ -4,6 +4,7 @@
 
 pub mod batch;
 pub mod ids;
+pub mod ledger;
 pub mod limits;
 pub mod names;
 pub mod time;

@@ -64,8 +64,14 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         name: "cache.tail_bytes",
         kind: number(1 << 20, 1 << 40),
-        default: "134217728",
-        about: "Recent records kept in memory for consumers at the end of the log.",
+        default: "",
+        about: "Recent records kept in memory for consumers at the end of the log; by default a sixteenth of the memory, at most 128 MiB.",
+    },
+    Setting {
+        name: "memory.bytes_max",
+        kind: number(128 << 20, 1 << 50),
+        default: "",
+        about: "Memory of which caches and queues get shares; by default the control group's limit or the machine's memory.",
     },
     Setting {
         name: "groups.rebalance_delay_ms",
