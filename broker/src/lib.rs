@@ -9,6 +9,7 @@ pub mod archiving;
 #[doc(hidden)]
 pub mod bench;
 pub mod catalog;
+pub mod clock_watch;
 mod cold;
 pub mod effect;
 mod extents;

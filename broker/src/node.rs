@@ -18,10 +18,12 @@ use firth_journal::journal::Journal;
 use firth_journal::options::{OpenError, Options};
 use firth_journal::spares::Room;
 use firth_model::ids::{ExtentNumber, Lsn, Position, SegmentId};
+use firth_model::ledger::Shares;
 use firth_model::time::Clock;
 
 use crate::archiver::{Archiver, Job, Outcome};
 use crate::archiving::ArchiveSettings;
+use crate::clock_watch::ClockWatch;
 use crate::groups::GroupSettings;
 use crate::read_behind::Sources;
 use crate::recovery::{Recovered, RecoveryError, recover};
@@ -36,15 +38,16 @@ pub struct NodeParts {
     /// Of segments.
     pub segments: Arc<dyn Store>,
     pub archive: ArchiveSettings,
-    pub block_cache_bytes: u64,
     pub journal: Options,
     pub clock: Clock,
+    /// Whether the clock can be believed.
+    pub watch: Arc<ClockWatch>,
     pub dice: Box<dyn FnMut() -> u128 + Send>,
     /// Names segments.
     pub segment_dice: Box<dyn FnMut() -> u128 + Send>,
     pub info: NodeInfo,
     pub groups: GroupSettings,
-    pub tail_cache_bytes: u64,
+    pub memory: Shares,
 }
 
 /// A running broker. Stop it with `stop`: dropping it ends the process's work without a drain.
@@ -73,9 +76,11 @@ impl Node {
         if let Some(torn) = &opened.torn {
             tracing::warn!(report = %torn, "the journal's last group was incomplete: it was never acknowledged and is kept aside");
         }
-        let segments = Arc::new(Segments::over(parts.segments, parts.block_cache_bytes));
+        let segments = Arc::new(Segments::over(parts.segments, parts.memory.block_cache));
         let sources = Sources { extents: opened.reader.clone(), segments };
-        let view = Arc::new(View::over(sources.clone(), parts.tail_cache_bytes));
+        parts.watch.not_before(opened.append_ms);
+        opened.reader.directories_at_most(parts.memory.directory_cache);
+        let view = Arc::new(View::over(sources.clone(), parts.memory.tail_cache));
         let inbox = Inbox::default();
         let control = Arc::new(Mutex::new(Control::default()));
         let (bell, board) = (inbox.clone(), control.clone());
@@ -99,8 +104,9 @@ impl Node {
             open_extent,
             now: (parts.clock)(),
         };
-        let shard = Shard::new(state, shard_parts);
-        let broker = Broker::new(inbox.clone(), view, parts.clock.clone(), parts.info);
+        let mut shard = Shard::new(state, shard_parts);
+        shard.clock_watch = Some(parts.watch);
+        let broker = Broker::new(inbox.clone(), view, parts.clock.clone(), parts.info).bounded(&parts.memory);
         let (door, board, clock) = (inbox.clone(), control.clone(), parts.clock);
         let spawned = std::thread::Builder::new().name("shard".to_owned()).spawn(move || run(shard, &door, &board, &clock));
         let shard = spawned.map_err(OpenError::Io)?;
@@ -178,6 +184,10 @@ impl Log for Journal {
 
     fn finish_extent(&mut self) {
         Journal::finish_extent(self);
+    }
+
+    fn room_bytes(&self) -> u64 {
+        Journal::room_bytes(self)
     }
 
     fn release(&mut self, extents: &[ExtentNumber]) {

@@ -6,6 +6,8 @@ use firth_model::time::Millis;
 
 /// How often age and size are looked at. A look at 10,000 partitions takes about a millisecond.
 pub const RETENTION_EVERY_MS: i64 = 5_000;
+/// How often they are looked at, and a checkpoint is tried that frees extents, while space is short.
+pub const STARVED_EVERY_MS: i64 = 500;
 /// A checkpoint at least this often, if anything changed.
 pub const CHECKPOINT_EVERY_MS: i64 = 30_000;
 /// A checkpoint after this much journal: half of what start-up may replay, because the extents that are open when it is taken are

@@ -34,6 +34,10 @@ pub trait Log: Send {
     fn room(&self) -> Room;
     /// Has the extent that is written now finished, once everything that was handed over is in it.
     fn finish_extent(&mut self);
+    /// Bytes of entries that may be appended before the reserve is touched.
+    fn room_bytes(&self) -> u64 {
+        if self.room() == Room::Plenty { u64::MAX } else { 0 }
+    }
     /// These extents hold nothing that is needed: they may be recycled once no reader holds them.
     fn release(&mut self, extents: &[ExtentNumber]);
     /// The last call: everything is durable; says so on disk and ends.
@@ -89,7 +93,11 @@ pub struct Shard {
     /// Connections to be woken at the end of the turn.
     to_wake: Vec<Arc<Outbox>>,
     pub(crate) room: Room,
+    /// What publishers may still add in this turn.
+    pub(crate) room_bytes: u64,
     pub(crate) upkeep: crate::schedule::Upkeep,
+    /// `None`: the clock is believed whatever it says.
+    pub clock_watch: Option<Arc<crate::clock_watch::ClockWatch>>,
     /// Producer ids that were reserved and not yet given out.
     pub(crate) producer_ids: std::ops::Range<i64>,
     touched: Vec<PartitionId>,
@@ -148,7 +156,9 @@ impl Shard {
             waiting: VecDeque::new(),
             to_wake: Vec::new(),
             room: Room::Plenty,
+            room_bytes: 0,
             upkeep: crate::schedule::Upkeep::starting(parts.now, parts.open_extent),
+            clock_watch: None,
             producer_ids: 0..0,
             touched: Vec::new(),
             entry_bytes_max: parts.entry_bytes_max,
@@ -168,6 +178,7 @@ impl Shard {
     pub fn turn(&mut self, now: Millis, completed: &mut Vec<Completed>, submitted: &mut Vec<Submitted>) {
         self.now = self.now.max(now);
         self.room = self.log.room();
+        self.room_bytes = self.log.room_bytes();
         for commit in completed.drain(..) {
             self.durable(commit);
         }
@@ -233,14 +244,12 @@ impl Shard {
                 Ok(firth_gateway::answer::Placed { base_offset, log_start, duplicate: true })
             }
             Decision::Append { base_offset } => {
-                if self.room != Room::Plenty {
-                    return Err(Refusal::StorageFull);
-                }
                 let entry = held.entry(batch, base_offset);
                 if entry.bytes() > self.entry_bytes_max {
                     let (bytes, bytes_max) = (entry.bytes() as u64, self.entry_bytes_max as u64);
                     return Err(Refusal::TooLarge { bytes, bytes_max });
                 }
+                self.room_bytes = self.room_bytes.checked_sub(entry.bytes() as u64).ok_or(Refusal::StorageFull)?;
                 self.entries.push(entry);
                 self.last = self.last.next();
                 *upto = self.last;

@@ -1,20 +1,30 @@
 //! What a shard does by itself: retention, checkpoints, forgetting.
 
 use firth_journal::entry::Entry;
-use firth_model::ids::{Lsn, PartitionId, Position, ProducerId};
+use firth_journal::spares::Room;
+use firth_model::ids::{ExtentNumber, Lsn, PartitionId, Position, ProducerId};
 use firth_model::limits::{PRODUCER_IDLE_MS, PRODUCERS_MAX};
 use firth_model::time::Millis;
 
 use crate::effect::Effect;
-use crate::schedule::{CHECKPOINT_EVERY_BYTES, CHECKPOINT_EVERY_MS, PRODUCERS_EVERY_MS, RETENTION_EVERY_MS};
+use crate::schedule::{CHECKPOINT_EVERY_BYTES, CHECKPOINT_EVERY_MS, PRODUCERS_EVERY_MS, RETENTION_EVERY_MS, STARVED_EVERY_MS};
 use crate::shard::{Checkpoint, Due, Shard};
 
+/// With room for less than this many, checkpoints do not wait for their time.
+const FEW_EXTENTS: ExtentNumber = ExtentNumber(8);
 /// Producers forgotten at once when there are too many: enough that the search for the idlest is rare.
 const PRODUCERS_FORGOTTEN_AT_ONCE: usize = PRODUCERS_MAX / 100;
 
 impl Shard {
     /// Everything that is due now.
     pub(crate) fn upkeep(&mut self) {
+        if self.room == Room::Reserve {
+            // Publishers wait for what retention gives back.
+            self.upkeep.retention_due = self.upkeep.retention_due.min(self.now.plus(STARVED_EVERY_MS));
+        }
+        if self.wants_space() {
+            self.upkeep.checkpoint_due = self.upkeep.checkpoint_due.min(self.now.plus(STARVED_EVERY_MS));
+        }
         if self.upkeep.retention_due <= self.now {
             self.upkeep.retention_due = self.now.plus(RETENTION_EVERY_MS);
             self.expire_records();
@@ -34,7 +44,8 @@ impl Shard {
 
     /// Takes the changes of the state now; they are written once the last of their entries is durable.
     pub fn checkpoint(&mut self) {
-        let awaited = self.state.extents.has_dead() || self.archiving.has_graves();
+        // Without a change there is still the position: what nobody needs is given back after two checkpoints.
+        let awaited = self.wants_space() || self.state.extents.has_dead() || self.archiving.has_graves();
         if (self.state.is_clean() && !awaited) || self.upkeep.checkpoint_under_way {
             return;
         }
@@ -57,6 +68,12 @@ impl Shard {
         self.give_back_extents();
     }
 
+    /// Whether few extents are left and checkpoints would let finished ones go.
+    fn wants_space(&self) -> bool {
+        let few = self.state.extents.start_of(FEW_EXTENTS).0;
+        self.room_bytes < few && self.upkeep.keep_from < self.state.extents.start_of(self.upkeep.open_extent)
+    }
+
     pub(crate) fn give_back_extents(&mut self) {
         let dead = self.state.extents.take_dead(self.upkeep.keep_from);
         if !dead.is_empty() {
@@ -69,13 +86,18 @@ impl Shard {
     }
 
     fn expire_records(&mut self) {
+        let ages_are_known = self.clock_watch.as_ref().is_none_or(|watch| watch.agrees());
         let mut trims = Vec::new();
         for info in self.state.catalog.all().filter(|info| info.policy.expires) {
             let policy = &info.policy;
             if policy.retention_ms.is_none() && policy.retention_bytes.is_none() {
                 continue;
             }
-            let before = policy.retention_ms.and_then(|age| i64::try_from(age).ok()).map(|age| Millis(self.now.0.saturating_sub(age)));
+            let before = policy
+                .retention_ms
+                .filter(|_| ages_are_known)
+                .and_then(|age| i64::try_from(age).ok())
+                .map(|age| Millis(self.now.0.saturating_sub(age)));
             for id in &info.partitions {
                 let Some(held) = self.state.partitions.get(id) else { continue };
                 if let Some(log_start) = held.view.index().expired(before, policy.retention_bytes)

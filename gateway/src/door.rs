@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use firth_model::limits::REQUEST_BYTES_IN_FLIGHT_MAX;
+use firth_model::ledger::Shares;
 use firth_model::time::{Clock, Millis};
 
 use crate::connection::Connection;
@@ -16,6 +16,7 @@ pub struct Broker {
     inbox: Inbox,
     view: Arc<dyn LogView>,
     budget: Arc<Budget>,
+    answers: Arc<Budget>,
     clock: Clock,
     node: Arc<NodeInfo>,
 }
@@ -29,7 +30,14 @@ pub struct NodeInfo {
 
 impl Broker {
     pub fn new(inbox: Inbox, view: Arc<dyn LogView>, clock: Clock, node: NodeInfo) -> Broker {
-        Broker { inbox, view, budget: Budget::with_max(REQUEST_BYTES_IN_FLIGHT_MAX), clock, node: Arc::new(node) }
+        let shares = Shares::default();
+        let (budget, answers) = (Budget::with_max(shares.requests), Budget::with_max(shares.responses));
+        Broker { inbox, view, budget, answers, clock, node: Arc::new(node) }
+    }
+
+    /// With these shares of memory in place of a large machine's. For before the first `connect`.
+    pub fn bounded(self, shares: &Shares) -> Broker {
+        Broker { budget: Budget::with_max(shares.requests), answers: Budget::with_max(shares.responses), ..self }
     }
 
     pub fn connect(&self) -> Connection {
@@ -47,6 +55,11 @@ impl Broker {
     /// Bytes of requests that may be read from sockets or wait for the shard, over all connections.
     pub fn budget(&self) -> &Arc<Budget> {
         &self.budget
+    }
+
+    /// Bytes of records in answers that no socket took yet, over all connections.
+    pub fn answers(&self) -> &Arc<Budget> {
+        &self.answers
     }
 
     pub fn now(&self) -> Millis {

@@ -44,7 +44,12 @@ impl Outbox {
     }
 }
 
-/// Bytes of requests in flight over all connections.
+/// Part of what is free that one grant takes at most: fifty readers that stand still leave room for one that does not.
+const GRANT_DIVISOR: usize = 16;
+/// What a grant gives in any case: below it an answer is more trouble than it carries.
+const GRANT_BYTES_MIN: usize = 64 << 10;
+
+/// Bytes of one kind over all connections, such as those of requests in flight.
 #[derive(Debug)]
 pub struct Budget {
     used: AtomicUsize,
@@ -67,6 +72,20 @@ impl Budget {
         Some(Charge { budget: self.clone(), bytes })
     }
 
+    /// A charge for what is not known yet: at most `wanted`, at most a part of what is free. `None`: overdrawn as far as may be.
+    ///
+    /// Settle it when it is known; a single batch may be larger than what was granted, so the bound may be overdrawn by as much again.
+    pub fn grant(self: &Arc<Self>, wanted: usize) -> Option<Charge> {
+        let used = self.used.load(Ordering::Relaxed);
+        if used >= 2 * self.max {
+            return None;
+        }
+        let fair = self.max.saturating_sub(used) / GRANT_DIVISOR;
+        let bytes = wanted.min(fair.max(GRANT_BYTES_MIN));
+        self.used.fetch_add(bytes, Ordering::Relaxed);
+        Some(Charge { budget: self.clone(), bytes })
+    }
+
     fn free(&self, bytes: usize) {
         let before = self.used.fetch_sub(bytes, Ordering::Relaxed);
         // Only who crosses the bound downwards has anybody to wake.
@@ -77,11 +96,20 @@ impl Budget {
 
     /// Resolves when a charge may succeed again.
     pub async fn room(&self) {
+        self.at_most(self.max / 2).await;
+    }
+
+    /// Resolves when a grant may succeed again.
+    pub async fn grants(&self) {
+        self.at_most((2 * self.max).saturating_sub(1)).await;
+    }
+
+    async fn at_most(&self, bytes: usize) {
         loop {
             let freed = self.freed.notified();
             tokio::pin!(freed);
             freed.as_mut().enable();
-            if self.used.load(Ordering::Relaxed) <= self.max / 2 {
+            if self.used.load(Ordering::Relaxed) <= bytes {
                 return;
             }
             freed.await;
@@ -94,6 +122,22 @@ impl Budget {
 pub struct Charge {
     budget: Arc<Budget>,
     bytes: usize,
+}
+
+impl Charge {
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Makes the charge what is really held, more or less than it was.
+    pub fn settle(&mut self, bytes: usize) {
+        if bytes > self.bytes {
+            self.budget.used.fetch_add(bytes - self.bytes, Ordering::Relaxed);
+        } else {
+            self.budget.free(self.bytes - bytes);
+        }
+        self.bytes = bytes;
+    }
 }
 
 impl Drop for Charge {
@@ -138,6 +182,21 @@ mod tests {
         assert!(budget.charge(1).is_none());
         drop(huge);
         assert!(budget.charge(100).is_some());
+    }
+
+    #[test]
+    fn readers_that_stand_still_leave_room_for_others() {
+        let budget = Budget::with_max(64 << 20);
+        let still: Vec<Charge> = (0..50).map(|_| budget.grant(50 << 20).expect("granted")).collect();
+        assert_eq!(still[0].bytes(), 4 << 20);
+        assert!(budget.grant(1 << 20).expect("granted").bytes() >= 64 << 10);
+        let mut large = budget.grant(1).expect("granted");
+        large.settle(128 << 20);
+        assert!(budget.grant(1).is_none(), "overdrawn");
+        large.settle(10);
+        assert!(budget.grant(1).is_some());
+        drop((still, large));
+        assert_eq!(budget.grant(usize::MAX).expect("granted").bytes(), 4 << 20, "everything was given back");
     }
 
     #[test]

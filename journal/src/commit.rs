@@ -53,10 +53,13 @@ impl Driver {
             if self.core.wants_extent() && self.core.queued_bytes() > 0 {
                 self.roll()?;
             }
+            let queued = self.core.queued_bytes();
             let Some(write) = self.core.next_write(now) else {
                 return Ok(());
             };
+            let taken = queued - self.core.queued_bytes();
             self.perform(write, completed)?;
+            self.spares.written(taken as u64);
         }
     }
 

@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 
 use firth_model::ids::{ExtentNumber, Lsn, Position};
 use firth_model::limits::{EXTENT_BYTES_MAX, EXTENT_BYTES_MIN};
-use firth_model::time::Clock;
+use firth_model::time::{Clock, Millis};
 
 use bytes::Bytes;
 
@@ -29,6 +29,8 @@ pub struct Opened {
     /// What a crash left at the end, if anything.
     pub torn: Option<TornReport>,
     pub epoch: u64,
+    /// Of the last group.
+    pub append_ms: Millis,
     /// The first entry that was read back, or the next one's if there was none.
     pub first_lsn: Lsn,
     pub last_lsn: Lsn,
@@ -83,6 +85,7 @@ pub fn open(disk: Arc<dyn Disk>, mut options: Options, from: Position, visit: &m
     let reader = Arc::new(Reader::over(disk.clone(), extent_bytes));
     let spares = Arc::new(Spares::found(disk.clone(), extent_bytes, options.reserve_extents, usable_spares(&*disk, extent_bytes)?));
     let taken = recovery::take_over(&disk, &spares, &reader, extent_bytes, &mut options, from, visit)?;
+    let append_ms = taken.driver.core.append_ms();
     let journal = Journal {
         last_lsn: taken.driver.durable,
         open_extent: taken.driver.header.number,
@@ -96,7 +99,7 @@ pub fn open(disk: Arc<dyn Disk>, mut options: Options, from: Position, visit: &m
         extents: taken.extents,
     };
     let last_lsn = journal.last_lsn;
-    Ok(Opened { journal, reader, torn: taken.torn, epoch: taken.epoch, first_lsn: taken.first_lsn, last_lsn })
+    Ok(Opened { journal, reader, torn: taken.torn, append_ms, epoch: taken.epoch, first_lsn: taken.first_lsn, last_lsn })
 }
 
 /// Spares of the right size; a crash while one was made may have left another.
@@ -120,9 +123,11 @@ impl Journal {
         completed: impl FnMut(Completed) + Send + 'static,
         fatal: impl FnOnce(io::Error) + Send + 'static,
     ) -> io::Result<()> {
-        let Some(driver) = self.driver.take() else {
+        let Some(mut driver) = self.driver.take() else {
             return Ok(());
         };
+        // Without it every extent after the first few would be zeroed while commits wait for it.
+        driver.upkeep = Some(self.upkeep.clone());
         let (handover, clock) = (self.handover.clone(), self.clock.clone());
         let commit = std::thread::Builder::new().name("commit".to_owned()).spawn(move || {
             if let Err(error) = commit::run(driver, &handover, &clock, completed) {
@@ -149,6 +154,7 @@ impl Journal {
     pub fn append(&mut self, entries: &mut Vec<Entry>) -> Lsn {
         tracing::trace!(target: "path", hop = "Journal::append");
         self.last_lsn = Lsn(self.last_lsn.0 + entries.len() as u64);
+        self.spares.handed_over(entries.iter().map(|entry| entry.bytes() as u64).sum());
         self.handover.push(entries);
         self.last_lsn
     }
@@ -160,6 +166,11 @@ impl Journal {
 
     pub fn room(&self) -> Room {
         self.spares.room()
+    }
+
+    /// Bytes of entries that may be handed over before the reserve is touched.
+    pub fn room_bytes(&self) -> u64 {
+        self.spares.room_bytes()
     }
 
     /// Nothing in these extents is needed: they are recycled once no reader is in them.

@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -156,6 +157,8 @@ impl FoundDirectory {
 pub struct Reader {
     disk: Arc<dyn Disk>,
     extent_bytes: u32,
+    /// What the cache of directories may hold.
+    directory_bytes_max: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -191,7 +194,12 @@ impl Drop for ExtentHold<'_> {
 
 impl Reader {
     pub(crate) fn over(disk: Arc<dyn Disk>, extent_bytes: u32) -> Reader {
-        Reader { disk, extent_bytes, state: Mutex::default() }
+        Reader { disk, extent_bytes, directory_bytes_max: AtomicU64::new(DIRECTORY_CACHE_BYTES), state: Mutex::default() }
+    }
+
+    /// Bounds the cache of directories, in bytes.
+    pub fn directories_at_most(&self, bytes: u64) {
+        self.directory_bytes_max.store(bytes, Ordering::Relaxed);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -259,7 +267,7 @@ impl Reader {
         } else {
             state.cache_order.push_back(extent);
         }
-        while state.cache_bytes > DIRECTORY_CACHE_BYTES && state.cache_order.len() > 1 {
+        while state.cache_bytes > self.directory_bytes_max.load(Ordering::Relaxed) && state.cache_order.len() > 1 {
             let Some(oldest) = state.cache_order.pop_front() else {
                 break;
             };

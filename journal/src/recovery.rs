@@ -332,7 +332,15 @@ fn settle(disk: &dyn Disk, last: &Unfinished, found: &Found) -> io::Result<Optio
     Ok(report)
 }
 
+/// Copies of torn groups that are kept: they are for a person who looks into the last crash, not for ever.
+const TORN_KEPT: usize = 2;
+
 fn keep_aside(disk: &dyn Disk, extent: ExtentNumber, bytes: &[u8]) -> io::Result<()> {
+    let mut kept: Vec<FileName> = disk.list()?.into_iter().map(|(file, _)| file).filter(|file| matches!(file, FileName::Torn(_))).collect();
+    kept.sort_unstable();
+    for old in kept.iter().rev().skip(TORN_KEPT - 1) {
+        disk.delete(*old)?;
+    }
     let file = FileName::Torn(extent);
     disk.create(file, bytes.len() as u64, 0)?;
     disk.write(file, 0, &[bytes])?;

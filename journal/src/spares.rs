@@ -1,6 +1,7 @@
 //! Allocated files that wait to become extents.
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use firth_model::ids::ExtentNumber;
@@ -31,6 +32,8 @@ pub struct Spares {
     extent_bytes: u32,
     reserve: usize,
     state: Mutex<State>,
+    /// Bytes of entries that were handed over and are not written.
+    waiting: AtomicU64,
     ahead: Mutex<Option<Ahead>>,
 }
 
@@ -45,15 +48,21 @@ struct Ahead {
 struct State {
     numbers: Vec<u64>,
     next: u64,
-    /// The volume gives no more.
+    /// What the volume had for extents when it was last looked at, in bytes of whole extents.
+    volume_room: u64,
+    /// The volume gives no more, and somebody was told.
     starved: bool,
 }
 
 impl Spares {
     pub fn found(disk: Arc<dyn Disk>, extent_bytes: u32, reserve: u32, numbers: Vec<u64>) -> Spares {
         let next = numbers.iter().max().map_or(0, |last| last + 1);
-        let state = Mutex::new(State { numbers, next, starved: false });
-        Spares { disk, extent_bytes, reserve: reserve as usize, state, ahead: Mutex::default() }
+        let state = Mutex::new(State { numbers, next, ..State::default() });
+        let spares = Spares { disk, extent_bytes, reserve: reserve as usize, state, waiting: AtomicU64::new(0), ahead: Mutex::default() };
+        // A node that starts on a full volume refuses publishers from its first turn on. A volume that cannot be asked is full.
+        let volume_room = spares.volume_room().unwrap_or(0);
+        spares.state().volume_room = volume_room;
+        spares
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -66,8 +75,29 @@ impl Spares {
     }
 
     pub fn room(&self) -> Room {
-        let state = self.state();
-        if state.starved && state.numbers.len() <= self.reserve { Room::Reserve } else { Room::Plenty }
+        if self.room_bytes() == 0 { Room::Reserve } else { Room::Plenty }
+    }
+
+    /// Bytes of entries that may be handed over before the reserve is touched, what waits to be written taken off.
+    pub fn room_bytes(&self) -> u64 {
+        let extents = {
+            let state = self.state();
+            // Spares taken from the reserve while the volume still gave are to be made again from what it gives.
+            let spares = state.numbers.len() as u64 * u64::from(self.extent_bytes);
+            (spares + state.volume_room).saturating_sub(self.reserve as u64 * u64::from(self.extent_bytes))
+        };
+        // An entry may be half an extent, so half of each extent is certain to be used.
+        (extents / 2).saturating_sub(self.waiting.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn handed_over(&self, bytes: u64) {
+        self.waiting.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Called by the one thread that writes.
+    pub(crate) fn written(&self, bytes: u64) {
+        let waiting = self.waiting.load(Ordering::Relaxed);
+        self.waiting.fetch_sub(bytes.min(waiting), Ordering::Relaxed);
     }
 
     /// Makes a spare the extent that `header` describes. The header is durable before the name is.
@@ -77,10 +107,8 @@ impl Spares {
             Some(number) => (number, u64::from(self.extent_bytes)),
             None => (self.create(zeroed)?, zeroed),
         };
-        if !self.volume_gives()? {
-            // Said here, not by the thread that replenishes: it may be slower than the writer.
-            self.state().starved = true;
-        }
+        // Looked at here, not only by the thread that replenishes: it may be slower than the writer.
+        self.look()?;
         let file = FileName::Spare(spare);
         self.disk.write(file, 0, &[&header.encode()])?;
         self.disk.sync(file)?;
@@ -119,10 +147,19 @@ impl Spares {
         Ok(true)
     }
 
-    /// Whether the volume has space for another extent.
-    fn volume_gives(&self) -> io::Result<bool> {
+    /// What the volume has for extents, in bytes of whole extents.
+    fn volume_room(&self) -> io::Result<u64> {
         let (free, volume) = (self.disk.free_bytes()?, self.disk.volume_bytes()?);
-        Ok(free >= u64::from(self.extent_bytes) + FREE_BYTES_MIN.min(volume / 16) + volume / 100)
+        let room = free.saturating_sub(FREE_BYTES_MIN.min(volume / 16) + volume / 100);
+        let extent_bytes = u64::from(self.extent_bytes).max(1);
+        Ok(room / extent_bytes * extent_bytes)
+    }
+
+    /// Looks at the volume. True: it has space for another extent.
+    fn look(&self) -> io::Result<bool> {
+        let room = self.volume_room()?;
+        self.state().volume_room = room;
+        Ok(room > 0)
     }
 
     fn create(&self, zeroed: u64) -> io::Result<u64> {
@@ -143,25 +180,28 @@ impl Spares {
         for extent in retired.drain(..) {
             self.give_back(extent)?;
         }
-        while self.state().numbers.len() < self.reserve + READY {
-            let enough = self.volume_gives()?;
-            let made = if enough { self.create(u64::from(self.extent_bytes)) } else { Err(io::ErrorKind::StorageFull.into()) };
-            let mut state = self.state();
-            match made {
-                Ok(number) => {
-                    state.numbers.push(number);
-                    state.starved = false;
-                }
-                Err(error) if error.kind() == io::ErrorKind::StorageFull => {
-                    if !std::mem::replace(&mut state.starved, true) {
-                        tracing::warn!("no space for another extent: publishing is refused when only the reserve is left");
-                    }
-                    break;
-                }
+        let mut gives = self.look()?;
+        while gives && self.state().numbers.len() < self.reserve + READY {
+            match self.create(u64::from(self.extent_bytes)) {
+                Ok(number) => self.state().numbers.push(number),
+                Err(error) if error.kind() == io::ErrorKind::StorageFull => break,
                 Err(error) => return Err(error),
             }
+            gives = self.look()?;
         }
+        self.say_whether_starved();
         Ok(reader.has_retired())
+    }
+
+    fn say_whether_starved(&self) {
+        let starved = self.room() == Room::Reserve;
+        if std::mem::replace(&mut self.state().starved, starved) != starved {
+            if starved {
+                tracing::warn!("no space for another extent: publishing is refused until space comes back");
+            } else {
+                tracing::warn!("space came back: publishing goes on");
+            }
+        }
     }
 
     /// Recycles an extent, or deletes it if there are spares enough.

@@ -8,6 +8,7 @@ pub mod cleaning;
 pub mod compression;
 pub mod ids;
 pub mod key_map;
+pub mod ledger;
 pub mod limits;
 pub mod names;
 pub mod record_reader;

@@ -12,8 +12,6 @@ pub const REPLAY_BYTES_MAX: u64 = 256 << 20;
 pub const TAIL_CACHE_BYTES: u64 = 128 << 20;
 /// Directories of sealed extents kept in memory for readers behind the tail.
 pub const DIRECTORY_CACHE_BYTES: u64 = 64 << 20;
-/// Blocks of segments kept in memory for readers behind the journal.
-pub const BLOCK_CACHE_BYTES: u64 = 64 << 20;
 /// Directories of segments kept in memory.
 pub const SEGMENT_DIRECTORY_CACHE_BYTES: u64 = 32 << 20;
 /// Largest single read of extents: long enough to run at the rate of a disk.
@@ -28,6 +26,15 @@ pub const JOB_BYTES: u64 = 256 << 20;
 pub const JOB_PARTITIONS: usize = 16 << 10;
 /// Small segments are merged when there are so many of them.
 pub const MERGE_SEGMENTS_MIN: usize = 8;
+/// Blocks of segments kept in memory for readers of old records.
+pub const BLOCK_CACHE_BYTES: u64 = 128 << 20;
+/// A node believes it has at least this: with less even one largest batch on its way in and out would not fit.
+pub const MEMORY_BYTES_MIN: u64 = 128 << 20;
+/// Part of the node's memory that one cache or queue may have.
+pub const MEMORY_SHARES_DIVISOR: u64 = 16;
+/// Bytes of records in answers that no socket took yet, over all connections: a slow consumer holds what it asked for until it
+/// reads it.
+pub const RESPONSE_BYTES_UNSENT_MAX: usize = 256 << 20;
 /// Threads that read behind the tail cache; four keep a disk's queue busy without fighting over two cores.
 pub const COLD_READ_THREADS: usize = 4;
 /// Partitions of a node. Beyond this start-up and memory figures are not tested.

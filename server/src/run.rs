@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
@@ -10,16 +10,19 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use firth_broker::archiving::ArchiveSettings;
+use firth_broker::clock_watch::ClockWatch;
 use firth_broker::groups::GroupSettings;
 use firth_broker::node::{Node, NodeParts};
 use firth_gateway::door::NodeInfo;
 use firth_gateway::protocol::Protocol;
 use firth_kafka::{Kafka, KafkaSettings};
+use firth_model::limits::SEGMENT_BYTES;
 use firth_model::time::{Clock, Millis};
 
 use crate::config::{Config, Listener};
 use crate::identity;
 use crate::listen::{Door, bind, serve};
+use crate::memory;
 
 /// How long connections may take to finish what they were asked before the node stops without them.
 const DRAIN_MAX: Duration = Duration::from_secs(8);
@@ -41,6 +44,9 @@ fn open(config: &Config, identity: &identity::Identity) -> Result<Node> {
     let disk = firth_journal::disk::FileDisk::open(&config.data.join("journal")).context("cannot open the journal")?;
     let store = firth_archive::store::DirectoryStore::open(&config.data.join("archive")).context("cannot open the archive")?;
     let segments = firth_archive::store::DirectoryStore::open(&config.data.join("segments")).context("cannot open the segments")?;
+    let watch = ClockWatch::over(system_clock(), steady_clock());
+    let mut memory = memory::shares(config.memory_bytes);
+    memory.tail_cache = config.tail_bytes.unwrap_or(memory.tail_cache);
     let parts = NodeParts {
         disk: Arc::new(disk),
         store: Arc::new(store),
@@ -48,18 +54,20 @@ fn open(config: &Config, identity: &identity::Identity) -> Result<Node> {
         archive: ArchiveSettings {
             journal_bytes_max: config.journal_bytes_max,
             after_ms: config.archive_after_ms,
+            // A segment is built in memory.
+            segment_bytes: usize::try_from(memory.block_cache).unwrap_or(SEGMENT_BYTES).min(SEGMENT_BYTES),
             ..ArchiveSettings::default()
         },
-        block_cache_bytes: config.block_bytes,
         segment_dice: Box::new(|| uuid::Uuid::new_v4().as_u128()),
         journal: firth_journal::options::Options {
             extent_bytes: config.extent_bytes,
-            clock: system_clock(),
+            clock: watch.clock(),
             cluster_id: *identity.cluster.as_bytes(),
             reserve_extents: 2,
             random: Box::new(|| *uuid::Uuid::new_v4().as_bytes()),
         },
-        clock: system_clock(),
+        clock: watch.clock(),
+        watch,
         dice: Box::new(|| uuid::Uuid::new_v4().as_u128()),
         info: NodeInfo { id: config.node_id, cluster: identity.cluster },
         groups: GroupSettings {
@@ -68,7 +76,7 @@ fn open(config: &Config, identity: &identity::Identity) -> Result<Node> {
             session_timeout_max_ms: config.session_ms_max,
             ..GroupSettings::default()
         },
-        tail_cache_bytes: config.tail_bytes,
+        memory,
     };
     Node::open(parts).with_context(|| format!("cannot start on {}", config.data.display()))
 }
@@ -80,6 +88,11 @@ fn system_clock() -> Clock {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
     })
+}
+
+fn steady_clock() -> Clock {
+    let began = Instant::now();
+    Arc::new(move || Millis(i64::try_from(began.elapsed().as_millis()).unwrap_or(i64::MAX)))
 }
 
 async fn listen_and_wait(config: &Config, node: &Node, banner: impl FnOnce(&str)) -> Result<()> {

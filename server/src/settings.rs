@@ -74,16 +74,16 @@ pub const SETTINGS: &[Setting] = &[
         about: "Journal whose newest record is older than this is moved into segments.",
     },
     Setting {
-        name: "cache.block_bytes",
-        kind: number(1 << 20, 1 << 40),
-        default: "67108864",
-        about: "Blocks of segments kept in memory for consumers far behind.",
-    },
-    Setting {
         name: "cache.tail_bytes",
         kind: number(1 << 20, 1 << 40),
-        default: "134217728",
-        about: "Recent records kept in memory for consumers at the end of the log.",
+        default: "",
+        about: "Recent records kept in memory for consumers at the end of the log; by default a sixteenth of the memory, at most 128 MiB.",
+    },
+    Setting {
+        name: "memory.bytes_max",
+        kind: number(128 << 20, 1 << 50),
+        default: "",
+        about: "Memory of which caches and queues get shares; by default the control group's limit or the machine's memory.",
     },
     Setting {
         name: "groups.rebalance_delay_ms",

@@ -80,7 +80,6 @@ fn node() -> Node {
         store: Arc::new(MemoryStore::default()),
         segments: Arc::new(firth_archive::store::MemoryStore::default()),
         archive: firth_broker::archiving::ArchiveSettings::default(),
-        block_cache_bytes: 1 << 20,
         segment_dice: Box::new(|| 7),
         journal: Options {
             extent_bytes: Some(1 << 20),
@@ -90,10 +89,11 @@ fn node() -> Node {
             random: Box::new(move || dice.sixteen()),
         },
         clock: Arc::new(|| Millis(1)),
+        watch: firth_broker::clock_watch::ClockWatch::over(Arc::new(|| Millis(1)), Arc::new(|| Millis(1))),
         dice: Box::new(|| 7),
         info: NodeInfo { id: 1, cluster: uuid::Uuid::nil() },
         groups: GroupSettings::default(),
-        tail_cache_bytes: 1 << 20,
+        memory: firth_model::ledger::Shares::default(),
     };
     Node::open(parts).expect("an empty disk opens")
 }

@@ -44,14 +44,25 @@ const LARGE_FRAME_BYTES: usize = 64 << 10;
 const LAST_ANSWERS_TIME: Duration = Duration::from_secs(10);
 /// How long a large frame may take to arrive: it holds room that others wait for.
 const LARGE_FRAME_TIME: Duration = Duration::from_secs(60);
+/// A peer that took nothing for so long is slow.
+const STALLED_AFTER: Duration = Duration::from_secs(1);
 /// Chunks in one gathered write; the kernel takes at most 1024.
 const GATHERED_MAX: usize = 256;
 
 /// One request's place in the order of answers.
 enum Slot {
-    Ready(Vec<Bytes>),
-    Running { header: RequestHeader, fetch: Option<Arc<handlers::fetch::Hurry>>, answer: BoxFuture<'static, Response> },
-    Produce { header: RequestHeader, tag: Tag, pending: PendingProduce },
+    /// With what it holds of the budget until it is sent.
+    Ready(Vec<Bytes>, Option<Charge>),
+    Running {
+        header: RequestHeader,
+        fetch: Option<Arc<handlers::fetch::Hurry>>,
+        answer: BoxFuture<'static, Response>,
+    },
+    Produce {
+        header: RequestHeader,
+        tag: Tag,
+        pending: PendingProduce,
+    },
 }
 
 pub struct Session {
@@ -74,6 +85,11 @@ pub struct Session {
     held: Option<(Tag, DoorRequest)>,
     unsent: VecDeque<Bytes>,
     unsent_bytes: usize,
+    /// Bytes given to the socket since the connection began; charges of answers, each with the count at which its last byte is sent.
+    sent_bytes: u64,
+    charges: VecDeque<(u64, Charge)>,
+    /// When a peer that takes nothing gets copies of its own of what it does not take.
+    stalled_at: Option<Instant>,
     ended: bool,
     /// The peer takes no answers any more.
     deaf: bool,
@@ -101,6 +117,9 @@ impl Session {
             held: None,
             unsent: VecDeque::new(),
             unsent_bytes: 0,
+            sent_bytes: 0,
+            charges: VecDeque::new(),
+            stalled_at: None,
             ended: false,
             deaf: false,
             gone_at: None,
@@ -138,6 +157,7 @@ impl Session {
                 read = read_some(&mut self.reader, &mut self.received, self.read_bytes), if reading && !held && !waits_for_room => {
                     self.read(read.map_err(LinkEnd::Broken)?)?;
                 }
+                () = until(self.stalled_at), if self.stalled_at.is_some() => self.let_go_of_groups(),
                 () = until(self.gone_at), if self.gone_at.is_some() => return Ok(()),
                 () = until(due), if due.is_some() && reading => {
                     return Err(LinkEnd::Malformed { at_byte: 4, what: "a large request that did not arrive in time" });
@@ -230,7 +250,7 @@ impl Session {
             Incoming::UnservedVersion { header, key: ApiKey::ApiVersions } => {
                 // The client learns the versions from a body that every client can read (KIP-511).
                 let response = handlers::versions::unserved();
-                self.slots.push_back(Slot::Ready(write_response(header.correlation_id, 0, &response)));
+                self.slots.push_back(Slot::Ready(write_response(header.correlation_id, 0, &response), None));
             }
             Incoming::UnservedVersion { header, key } => {
                 tracing::debug!(api = key.api().name, version = header.api_version, "version is not served");
@@ -294,7 +314,7 @@ impl Session {
                 handlers::produce::Answered::Response(response) => {
                     tracing::trace!(target: "path", hop = "codec.encode");
                     let frame = write_response(header.correlation_id, header.api_version, &response.into());
-                    self.slots[at] = Slot::Ready(frame);
+                    self.slots[at] = Slot::Ready(frame, None);
                     at += 1;
                 }
                 handlers::produce::Answered::Silent => {
@@ -315,6 +335,17 @@ impl Session {
         self.deaf = true;
         self.unsent.clear();
         self.unsent_bytes = 0;
+        self.charges.clear();
+        self.stalled_at = None;
+    }
+
+    /// Chunks are slices of whole groups that all readers share. A peer that stands still would keep the groups in memory: it gets
+    /// copies of just what it asked for, which its charge covers.
+    fn let_go_of_groups(&mut self) {
+        self.stalled_at = None;
+        for chunk in &mut self.unsent {
+            *chunk = Bytes::copy_from_slice(chunk);
+        }
     }
 
     fn hurry_fetches(&self) {
@@ -327,14 +358,18 @@ impl Session {
 
     /// Moves answers whose turn it is into the queue to the socket.
     fn flush(&mut self) -> Result<(), LinkEnd> {
-        while let Some(Slot::Ready(_)) = self.slots.front() {
-            if let Some(Slot::Ready(frame)) = self.slots.pop_front()
+        while let Some(Slot::Ready(..)) = self.slots.front() {
+            if let Some(Slot::Ready(frame, charge)) = self.slots.pop_front()
                 && !self.deaf
             {
                 for chunk in frame {
                     self.unsent_bytes += chunk.len();
                     self.unsent.push_back(chunk);
                 }
+                if let Some(charge) = charge {
+                    self.charges.push_back((self.sent_bytes + self.unsent_bytes as u64, charge));
+                }
+                self.stalled_at.get_or_insert(Instant::now() + STALLED_AFTER);
             }
         }
         // Frames that found no slot when they were read.
@@ -344,6 +379,11 @@ impl Session {
 
     fn sent(&mut self, count: usize) {
         self.unsent_bytes -= count;
+        self.sent_bytes += count as u64;
+        self.stalled_at = (self.unsent_bytes > 0).then(|| Instant::now() + STALLED_AFTER);
+        while self.charges.front().is_some_and(|(end, _)| *end <= self.sent_bytes) {
+            self.charges.pop_front();
+        }
         let mut rest = count;
         while let Some(front) = self.unsent.front_mut() {
             if rest < front.len() {
@@ -361,9 +401,10 @@ async fn poll_running(slots: &mut VecDeque<Slot>) {
     std::future::poll_fn(|context| {
         let mut ended = false;
         for slot in slots.iter_mut() {
-            let Slot::Running { header, answer, .. } = slot else { continue };
+            let Slot::Running { header, answer, fetch } = slot else { continue };
             if let Poll::Ready(response) = answer.as_mut().poll(context) {
-                *slot = Slot::Ready(write_response(header.correlation_id, header.api_version, &response));
+                let charge = fetch.as_ref().and_then(|fetch| fetch.take_charge());
+                *slot = Slot::Ready(write_response(header.correlation_id, header.api_version, &response), charge);
                 ended = true;
             }
         }

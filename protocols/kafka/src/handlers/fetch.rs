@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use firth_gateway::outbox::Charge;
 use firth_gateway::refusal::Refusal;
 use firth_gateway::view::{Bounds, ReadNow, Records, Waiter};
 use firth_model::ids::{LeaderEpoch, Offset, PartitionId, PartitionIndex};
@@ -21,17 +22,27 @@ use crate::messages::fetch::{DivergingEpoch, FetchRequest, FetchResponse, Fetcha
 /// Longest wait a client may ask for: it is meant to be a few seconds.
 const WAIT_MS_MAX: u64 = 15 * 60 * 1000;
 
-/// Tells a waiting fetch to answer with what it has.
+/// What a session and its running fetch tell each other: to answer with what there is, and what the answer holds of the budget.
 #[derive(Debug, Default)]
 pub struct Hurry {
     asked: AtomicBool,
     bell: Notify,
+    held: Mutex<Option<Charge>>,
 }
 
 impl Hurry {
     pub fn now(&self) {
         self.asked.store(true, Ordering::Release);
         self.bell.notify_one();
+    }
+
+    /// The bytes of the answer, to be given back once they are sent.
+    pub fn take_charge(&self) -> Option<Charge> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn hold(&self, charge: Option<Charge>) {
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = charge;
     }
 
     fn is_asked(&self) -> bool {
@@ -47,6 +58,8 @@ struct Round {
     failed: bool,
     /// Where to wait: the partitions that are there, with the end that was seen.
     ends: Vec<(PartitionId, Offset)>,
+    /// For `bytes`. `None`: the node holds as much for slow readers as it may, so nothing was read.
+    charge: Option<Charge>,
 }
 
 pub async fn fetch(client: Arc<Client>, version: i16, mut request: FetchRequest, hurry: Arc<Hurry>) -> FetchResponse {
@@ -60,10 +73,22 @@ pub async fn fetch(client: Arc<Client>, version: i16, mut request: FetchRequest,
     let bytes_min = usize::try_from(request.min_bytes).unwrap_or(0);
     let waiter = Arc::new(Waiter::default());
     loop {
-        let round = read_all(&client, version, &request, &plan).await;
+        let mut round = read_all(&client, version, &request, &plan).await;
+        let short = round.charge.is_none();
         let enough = round.bytes >= bytes_min || round.failed || round.ends.is_empty();
         if enough || hurry.is_asked() || Instant::now() >= deadline {
+            hurry.hold(round.charge.take());
             return respond(&client, plan, round);
+        }
+        // What is not sent is not held, least of all while waiting.
+        round.charge = None;
+        if short {
+            tokio::select! {
+                () = client.broker.answers().grants() => {}
+                () = hurry.bell.notified() => {}
+                () = tokio::time::sleep_until(deadline) => {}
+            }
+            continue;
         }
         let parked = round.ends.iter().all(|(partition, end)| client.view().park(*partition, *end, &waiter));
         if parked {
@@ -81,21 +106,28 @@ fn sessions(client: &Client) -> MutexGuard<'_, FetchSessions> {
 }
 
 async fn read_all(client: &Client, version: i16, request: &FetchRequest, plan: &Plan) -> Round {
-    let mut round = Round { partitions: Vec::with_capacity(plan.partitions.len()), bytes: 0, failed: false, ends: Vec::new() };
-    let bytes_max = usize::try_from(request.max_bytes).unwrap_or(0);
+    let mut round =
+        Round { partitions: Vec::with_capacity(plan.partitions.len()), bytes: 0, failed: false, ends: Vec::new(), charge: None };
+    let mut charge = client.broker.answers().grant(usize::try_from(request.max_bytes).unwrap_or(0));
+    let bytes_max = charge.as_ref().map_or(0, Charge::bytes);
     for watched in &plan.partitions {
         let room = bytes_max.saturating_sub(round.bytes);
         let data = match locate(client, version, watched) {
             Err(error_code) => failed(watched, error_code, None),
             Ok((partition, bounds)) => {
                 round.ends.push((partition, bounds.durable_end));
-                read_one(client, watched, partition, bounds, room, round.bytes == 0).await
+                let first = round.bytes == 0 && charge.is_some();
+                read_one(client, watched, partition, bounds, room, first).await
             }
         };
         round.failed |= data.error_code != errors::NONE || data.diverging_epoch.end_offset >= 0;
         round.bytes += data.records.iter().flat_map(|records| &records.chunks).map(bytes::Bytes::len).sum::<usize>();
         round.partitions.push(data);
     }
+    if let Some(charge) = &mut charge {
+        charge.settle(round.bytes);
+    }
+    round.charge = charge;
     round
 }
 
