@@ -155,7 +155,9 @@ fn objects_come_back_as_they_went() {
 
 #[test]
 fn a_put_whose_answer_was_lost_succeeds_once() {
-    for faults in [&[Fault::Lost][..], &[Fault::Silent], &[Fault::Refused, Fault::Lost, Fault::Refused], &[Fault::Conflict], &[Fault::Refused]] {
+    for faults in
+        [&[Fault::Lost][..], &[Fault::Silent], &[Fault::Refused, Fault::Lost, Fault::Refused], &[Fault::Conflict], &[Fault::Refused]]
+    {
         let store = store(faults, &[]);
         store.put("a", b"mine").expect("the read back shows it");
         assert_eq!(store.get("a").expect("works").as_deref(), Some(&b"mine"[..]), "{faults:?}");
