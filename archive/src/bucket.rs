@@ -59,13 +59,16 @@ pub struct Patience {
 const READ: Patience = Patience { one_try: Duration::from_secs(5), call: Duration::from_secs(10), pause: Duration::from_millis(50) };
 /// Writes carry up to 32 MiB.
 const WRITE: Patience = Patience { one_try: Duration::from_secs(15), call: Duration::from_secs(30), pause: Duration::from_millis(100) };
+/// A start waits for this.
+const REACH: Patience = Patience { one_try: Duration::from_secs(2), call: Duration::from_secs(4), pause: Duration::from_millis(100) };
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 const CONNECT_MAX: Duration = Duration::from_secs(3);
 
 /// A store in a bucket. Calls block, so they must not come from a thread that runs asynchronous tasks; many threads may call at once.
 ///
 /// Errors: `TimedOut` when nothing worked within the patience for a call (the message has the last reason; a put may have been
-/// applied), `PermissionDenied`, `InvalidInput` for names or credentials that cannot be, and those of the trait.
+/// applied), `PermissionDenied`, `InvalidInput` for names or credentials that cannot be, `Other` when the whole bucket is missing, and
+/// those of the trait.
 pub struct BucketStore {
     client: Arc<dyn ObjectStore>,
     prefix: String,
@@ -85,6 +88,8 @@ enum Failed {
 impl From<Error> for Failed {
     fn from(error: Error) -> Failed {
         let kind = match &error {
+            // Also a 404, and no word about the object.
+            Error::NotFound { source, .. } if source.to_string().contains("NoSuchBucket") => io::ErrorKind::Other,
             Error::NotFound { .. } => io::ErrorKind::NotFound,
             Error::AlreadyExists { .. } => io::ErrorKind::AlreadyExists,
             Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => io::ErrorKind::PermissionDenied,
@@ -131,6 +136,12 @@ impl BucketStore {
     /// Refuses a store that does not keep what Firth relies on; see [`crate::probe::probe`].
     pub fn probe(&self) -> io::Result<()> {
         crate::probe::probe(self)
+    }
+
+    /// Whether the bucket answers at all, found out soon.
+    pub fn reach(&self) -> io::Result<()> {
+        let path = &self.path("reach")?;
+        none_if_absent(self.block_on(self.retry("reach it", REACH, |_| self.get_once(path)))).map(|_| ())
     }
 
     fn path(&self, name: &str) -> io::Result<Path> {
@@ -196,6 +207,19 @@ impl BucketStore {
         self.client.get(path).await?.bytes().await.map_err(Failed::from)
     }
 
+    async fn size_once(&self, path: &Path) -> Result<u64, Failed> {
+        let absent = match self.client.head(path).await {
+            Ok(found) => return Ok(found.size),
+            Err(error @ Error::NotFound { .. }) => error,
+            Err(error) => return Err(error.into()),
+        };
+        // An answer to HEAD has no body to say whether the object or the whole bucket is missing; one to GET has.
+        match self.client.get(path).await {
+            Ok(_) => Err(passing(absent)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     async fn range_once(&self, path: &Path, at: u64, end: u64) -> Result<Bytes, Failed> {
         let options = GetOptions { range: Some(GetRange::Bounded(at..end)), ..GetOptions::default() };
         let read = match self.client.get_opts(path, options).await {
@@ -207,7 +231,7 @@ impl BucketStore {
             Ok(_) => Err(Failed::Final(io::ErrorKind::UnexpectedEof.into())),
             // How a store answers a range beyond the end differs; its size does not.
             Err(error) => match Failed::from(error) {
-                Failed::Passing(error) if self.client.head(path).await?.size < end => {
+                Failed::Passing(error) if self.size_once(path).await? < end => {
                     Err(Failed::Final(io::Error::new(io::ErrorKind::UnexpectedEof, error)))
                 }
                 failed => Err(failed),
@@ -260,8 +284,7 @@ impl Store for BucketStore {
 
     fn size(&self, name: &str) -> io::Result<Option<u64>> {
         let path = &self.path(name)?;
-        let head = || async { self.client.head(path).await.map(|found| found.size).map_err(Failed::from) };
-        none_if_absent(self.block_on(self.retry(format_args!("size of {path}"), self.read, |_| head())))
+        none_if_absent(self.block_on(self.retry(format_args!("size of {path}"), self.read, |_| self.size_once(path))))
     }
 
     fn list(&self, prefix: &str) -> io::Result<Vec<String>> {

@@ -54,6 +54,10 @@ fn a_real_bucket_is_fit_and_keeps_large_objects() {
         store.delete(&name).expect("works");
     }
     assert!(store.list("").expect("works").is_empty());
+    let missing = BucketStore::open(&BucketOptions { bucket: "no-such-bucket".to_owned(), ..options.clone() }).expect("a client");
+    assert_eq!(missing.get("seg/1").expect_err("not `None`: nobody knows").kind(), ErrorKind::Other);
+    assert_eq!(missing.size("seg/1").expect_err("not `None`: nobody knows").kind(), ErrorKind::Other);
+    assert_eq!(missing.get_range("seg/1", 0, 1).expect_err("not `NotFound`").kind(), ErrorKind::Other);
     let wrong = BucketOptions { secret: "not this".to_owned(), ..options };
     let refused = BucketStore::open(&wrong).expect("a client").probe().expect_err("a wrong secret");
     assert_eq!(refused.kind(), ErrorKind::PermissionDenied, "{refused}");

@@ -73,6 +73,7 @@ fn refuse_left_behind(config: &Config) -> Result<()> {
 /// Probes the bucket and makes it this cluster's.
 fn claim(config: &Config, store: &BucketStore) -> Result<()> {
     let context = || format!("cannot use the bucket {}", config.archive_url);
+    store.reach().with_context(context)?;
     store.probe().with_context(context)?;
     let cluster = identity::read_or_make(&config.data)?.cluster;
     match store.put(OWNER, cluster.to_string().as_bytes()) {

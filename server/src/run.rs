@@ -39,6 +39,7 @@ pub fn run(config: &Config, banner: impl FnOnce(&str)) -> Result<()> {
 fn open(config: &Config, identity: &identity::Identity) -> Result<Node> {
     let disk = firth_journal::disk::FileDisk::open(&config.data.join("journal")).context("cannot open the journal")?;
     let store = firth_archive::store::DirectoryStore::open(&config.data.join("archive")).context("cannot open the archive")?;
+    let _segments = crate::archive::segment_store(config)?;
     let parts = NodeParts {
         disk: Arc::new(disk),
         store: Arc::new(store),
