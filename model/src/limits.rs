@@ -12,6 +12,14 @@ pub const REPLAY_BYTES_MAX: u64 = 256 << 20;
 pub const TAIL_CACHE_BYTES: u64 = 128 << 20;
 /// Directories of sealed extents kept in memory for readers behind the tail.
 pub const DIRECTORY_CACHE_BYTES: u64 = 64 << 20;
+/// Blocks of segments kept in memory for readers behind the journal.
+pub const BLOCK_CACHE_BYTES: u64 = 64 << 20;
+/// Directories of segments kept in memory.
+pub const SEGMENT_DIRECTORY_CACHE_BYTES: u64 = 32 << 20;
+/// A segment is finished when it reaches this size: it is built in memory, so it may not be much larger.
+pub const SEGMENT_BYTES: usize = 32 << 20;
+/// A partition with this much in one go gets segments of its own, so that its readers pass over nobody else's records.
+pub const OWN_SEGMENT_BYTES: u64 = 16 << 20;
 /// Threads that read behind the tail cache; four keep a disk's queue busy without fighting over two cores.
 pub const COLD_READ_THREADS: usize = 4;
 /// Partitions of a node. Beyond this start-up and memory figures are not tested.
