@@ -9,6 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use firth_broker::archiving::ArchiveSettings;
 use firth_broker::groups::GroupSettings;
 use firth_broker::node::{Node, NodeParts};
 use firth_gateway::door::NodeInfo;
@@ -39,10 +40,18 @@ pub fn run(config: &Config, banner: impl FnOnce(&str)) -> Result<()> {
 fn open(config: &Config, identity: &identity::Identity) -> Result<Node> {
     let disk = firth_journal::disk::FileDisk::open(&config.data.join("journal")).context("cannot open the journal")?;
     let store = firth_archive::store::DirectoryStore::open(&config.data.join("archive")).context("cannot open the archive")?;
-    let _segments = crate::archive::segment_store(config)?;
+    let segments = firth_archive::store::DirectoryStore::open(&config.data.join("segments")).context("cannot open the segments")?;
     let parts = NodeParts {
         disk: Arc::new(disk),
         store: Arc::new(store),
+        segments: Arc::new(segments),
+        archive: ArchiveSettings {
+            journal_bytes_max: config.journal_bytes_max,
+            after_ms: config.archive_after_ms,
+            ..ArchiveSettings::default()
+        },
+        block_cache_bytes: config.block_bytes,
+        segment_dice: Box::new(|| uuid::Uuid::new_v4().as_u128()),
         journal: firth_journal::options::Options {
             extent_bytes: config.extent_bytes,
             clock: system_clock(),
