@@ -14,6 +14,7 @@ import pytest
 import server as servers
 from conftest import had
 from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient, NewTopic
 from waiting import wait_until
 from wire import CODEC_BITS, Wire, batch
 
@@ -132,10 +133,11 @@ def segments(bucket, prefix):
 
 
 def wait_until_moved(server, bucket, prefix, mib):
-    """Until the bucket holds what was published and the journal shrank to the extents a node always has."""
+    """Until the bucket holds what was published and the journal shrank to the extents a node always has: those of the two newest
+    checkpoints, the one that is written, and a reserve."""
     deadline = 90
     wait_until(lambda: sum(segments(bucket, prefix).values()) > mib * MIB * 0.6, deadline, lambda: f"segments; {server.said()}", every=0.25)
-    small = min(mib * MIB // 2, 7 * EXTENT)
+    small = 6 * EXTENT
     wait_until(
         lambda: journal_bytes(server) <= small, deadline, lambda: f"{journal_bytes(server)} bytes of journal; {server.said()}", every=0.25
     )
@@ -168,12 +170,12 @@ def test_kill_while_segments_are_made(tiered, bucket, prefix, fresh, seed):
     chance, topic = random.Random(seed), fresh("tiered")
     server = tiered(prefix)
     server.start()
-    lines = publish(server.bootstrap, topic, chance, 24)
+    lines = publish(server.bootstrap, topic, chance, 40)
     for _ in range(6):
         time.sleep(chance.uniform(0.1, 1.5))
         server.kill9()
         server.start()
-    wait_until_moved(server, bucket, prefix, 24)
+    wait_until_moved(server, bucket, prefix, 40)
     check_replay(server.bootstrap, topic, lines)
 
 
@@ -188,6 +190,7 @@ def test_an_unreachable_bucket_harms_old_records_only(tiered, bucket, prefix, fr
     bucket.pause()
     readers = {partition: replay(server.bootstrap, topic, partition) for partition in lines}
     refused_old_records(server, topic)
+    AdminClient({"bootstrap.servers": server.bootstrap}).create_topics([NewTopic(busy, 1)])[busy].result(10)
     slowest = work_goes_on(server, busy, 200)
     # A crash in the middle of it: the node starts without the bucket.
     server.kill9()
@@ -219,14 +222,15 @@ def work_goes_on(server, topic, count):
     with Wire(server.bootstrap, timeout=20) as wire:
         for index in range(count):
             began = time.monotonic()
-            value = b"%d" % index * 100
+            value = b"%d " % index * 100
             sent = batch([value])
-            wait_until(lambda: (answer := wire.produce(topic, sent))[0] == 0 and answer, 10, "a produce that is taken")
+            error, offset, _ = wire.produce(topic, sent)
+            assert error == 0, error
             slowest = max(slowest, time.monotonic() - began)
         with Wire(server.bootstrap, timeout=20) as reader:
             began = time.monotonic()
-            error, high, records = reader.fetch(topic, offset=count - 1)
-            assert error == 0 and high >= count and value in records
+            error, _high, records = reader.fetch(topic, offset=offset)
+            assert error == 0 and value in records
             slowest = max(slowest, time.monotonic() - began)
     return slowest
 

@@ -1,4 +1,4 @@
-//! Keeps checkpoints of the state and segments of the log, complete or not at all.
+//! Keeps checkpoints and segments, complete or not at all.
 
 pub mod bucket;
 pub mod checkpoints;

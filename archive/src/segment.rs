@@ -119,14 +119,27 @@ fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Directory {
     blocks: Vec<Block>,
+    /// Places among the blocks where some are missing: only in a directory that was made again from a damaged segment.
+    holes: Vec<usize>,
 }
 
 impl Directory {
     /// Of one partition, in the order of offsets.
     pub fn of(&self, partition: PartitionId) -> &[Block] {
+        let (from, to) = self.bounds(partition);
+        &self.blocks[from..to]
+    }
+
+    fn bounds(&self, partition: PartitionId) -> (usize, usize) {
         let from = self.blocks.partition_point(|block| block.partition < partition);
         let to = self.blocks.partition_point(|block| block.partition <= partition);
-        &self.blocks[from..to]
+        (from, to)
+    }
+
+    /// Whether a block of the partition may be missing before the one at `index` of its blocks, or behind the last if that is their count.
+    pub fn lacks(&self, partition: PartitionId, index: usize) -> bool {
+        let (from, _) = self.bounds(partition);
+        self.holes.contains(&(from + index))
     }
 
     pub fn all(&self) -> &[Block] {
@@ -157,26 +170,33 @@ impl Directory {
             let fields = row[8..].first_chunk().ok_or(damage("a row ends early"))?;
             blocks.push(Block::of_fields(at, fields).ok_or(damage("a row is no block's"))?);
         }
-        Ok(Directory { blocks })
+        Ok(Directory { blocks, holes: Vec::new() })
     }
 
-    /// Makes the directory again from the blocks of a whole segment. Blocks that do not hold what their heads say are left out.
+    /// Makes the directory again from the blocks of a whole segment. Blocks that do not hold what their heads say are left out, and the
+    /// places where they were are remembered.
     pub fn from_blocks(segment: &Bytes) -> Directory {
-        let mut blocks = Vec::new();
-        let mut at = MAGIC.len();
+        let (mut blocks, mut holes) = (Vec::new(), Vec::new());
+        let (mut at, mut expected) = (MAGIC.len(), MAGIC.len());
         while let Some(found) = segment.get(at..).and_then(|rest| rest.windows(4).position(|four| four == BLOCK_MAGIC)) {
             at += found;
             let block = segment[at..].first_chunk().and_then(|fields| Block::of_fields(at as u64, fields));
-            match block.filter(|block| block.open(&segment.slice(at..)).is_ok()) {
-                Some(block) => {
-                    at += block.bytes();
-                    blocks.push(block);
-                }
-                None => at += 1,
+            let Some(block) = block.filter(|block| block.open(&segment.slice(at..)).is_ok()) else {
+                at += 1;
+                continue;
+            };
+            if at != expected {
+                holes.push(blocks.len());
             }
+            at += block.bytes();
+            expected = at;
+            blocks.push(block);
         }
-        blocks.sort_unstable_by_key(|block| (block.partition, block.base));
-        Directory { blocks }
+        // What follows the last block must be its footer, and no more.
+        if segment.len().checked_sub(expected) != Some(blocks.len() * ROW_BYTES + TRAILER_BYTES) {
+            holes.push(blocks.len());
+        }
+        Directory { blocks, holes }
     }
 }
 

@@ -55,6 +55,19 @@ fn every_flip_is_found_and_harms_one_block() {
     }
 }
 
+/// A reader must not take a lost block for records that were never there.
+#[test]
+fn a_lost_block_leaves_a_hole() {
+    let (segment, blocks) = sample();
+    let mut damaged = segment.to_vec();
+    damaged[segment.len() - 60] ^= 1;
+    damaged[blocks[2].position as usize + 90] ^= 1;
+    let read = Directory::from_blocks(&Bytes::from(damaged));
+    // Without its footer nothing says that the last block was the last.
+    assert_eq!((read.all().len(), &read.holes), (blocks.len() - 1, &vec![2, blocks.len() - 1]));
+    assert!(read.lacks(PartitionId(5), 1) && !read.lacks(PartitionId(5), 2) && !read.lacks(PartitionId(1), 0));
+}
+
 #[test]
 fn cut_segments_give_what_is_whole() {
     let (segment, blocks) = sample();
@@ -63,8 +76,10 @@ fn cut_segments_give_what_is_whole() {
         if cut >= TRAILER_BYTES {
             assert!(directory(&cut_short).is_err(), "cut at {cut}");
         }
+        let holes = |directory: &Directory| directory.holes.clone();
         let whole = blocks.iter().filter(|block| block.position as usize + block.bytes() <= cut).count();
-        assert_eq!(Directory::from_blocks(&cut_short).all().len(), whole, "cut at {cut}");
+        let read = Directory::from_blocks(&cut_short);
+        assert_eq!((read.all().len(), holes(&read)), (whole, vec![whole]), "cut at {cut}");
     }
 }
 
@@ -75,7 +90,8 @@ fn a_segment_keeps_its_bytes() {
     writer.push(PartitionId(7), b"batch", Offset(40), Offset(42), 5, Millis(6));
     let (bytes, _) = writer.finish();
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    let head = concat!("46424c4b", "07000000", "2800000000000000", "2a00000000000000", "0500000000000000", "0600000000000000", "0500000001000000");
+    let head =
+        concat!("46424c4b", "07000000", "2800000000000000", "2a00000000000000", "0500000000000000", "0600000000000000", "0500000001000000");
     assert_eq!(&hex[..16], "4649525448534731");
     assert_eq!(&hex[16..112], head);
     assert_eq!(&hex[144..154], "6261746368");

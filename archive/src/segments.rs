@@ -79,11 +79,7 @@ pub struct Segments {
 
 impl Segments {
     pub fn over(store: Arc<dyn Store>, block_cache_bytes: u64) -> Segments {
-        Segments {
-            store,
-            directories: cache(SEGMENT_DIRECTORY_CACHE_BYTES),
-            chunks: cache(block_cache_bytes),
-        }
+        Segments { store, directories: cache(SEGMENT_DIRECTORY_CACHE_BYTES), chunks: cache(block_cache_bytes) }
     }
 
     /// Makes a segment, durably.

@@ -15,12 +15,15 @@ use firth_gateway::streams::StreamInfo;
 use firth_journal::commit::Completed;
 use firth_journal::entry::Entry;
 use firth_journal::spares::Room;
-use firth_model::ids::{ExtentNumber, Lsn, Offset, PartitionId, Position};
+use firth_model::ids::{ExtentNumber, Lsn, Offset, PartitionId, Position, SegmentId};
 use firth_model::time::Millis;
 
+use crate::archiver::Job;
+use crate::archiving::{ArchiveSettings, Archiving};
 use crate::effect::Effect;
 use crate::groups::{Context, GroupSettings, Out};
 use crate::partition::{Decision, Partition};
+use crate::replaced::Replaced;
 use crate::state::State;
 use crate::view::View;
 
@@ -29,6 +32,8 @@ pub trait Log: Send {
     /// Queues the entries, in order, and gives the lsn of the last. Leaves `entries` empty.
     fn append(&mut self, entries: &mut Vec<Entry>) -> Lsn;
     fn room(&self) -> Room;
+    /// Has the extent that is written now finished, once everything that was handed over is in it.
+    fn finish_extent(&mut self);
     /// These extents hold nothing that is needed: they may be recycled once no reader holds them.
     fn release(&mut self, extents: &[ExtentNumber]);
     /// The last call: everything is durable; says so on disk and ends.
@@ -38,6 +43,12 @@ pub trait Log: Send {
 /// Takes a checkpoint's changes away to be written, elsewhere.
 pub trait Checkpointer: Send {
     fn write(&mut self, checkpoint: Checkpoint);
+}
+
+/// Moves batches into segments, elsewhere, and deletes segments.
+pub trait Archive: Send {
+    fn start(&mut self, job: Job);
+    fn delete(&mut self, segments: Vec<SegmentId>);
 }
 
 /// State as it was right after `at`; the journal is to be read from `position` on to know where later batches lie.
@@ -53,6 +64,7 @@ pub(crate) enum Due {
     ShowStream(Arc<StreamInfo>),
     HideStream(Arc<StreamInfo>, Vec<Partition>),
     ShowStart(PartitionId, Offset),
+    ShowReplaced(Vec<Replaced>),
     Checkpoint(Checkpoint),
 }
 
@@ -62,6 +74,8 @@ pub struct Shard {
     pub(crate) now: Millis,
     log: Box<dyn Log>,
     checkpointer: Box<dyn Checkpointer>,
+    archive: Box<dyn Archive>,
+    pub(crate) archiving: Archiving,
     pub(crate) dice: Box<dyn FnMut() -> u128 + Send>,
     group_settings: GroupSettings,
     entries: Vec<Entry>,
@@ -87,6 +101,8 @@ pub struct Parts {
     pub view: Arc<View>,
     pub log: Box<dyn Log>,
     pub checkpointer: Box<dyn Checkpointer>,
+    pub archive: Box<dyn Archive>,
+    pub archive_settings: ArchiveSettings,
     pub dice: Box<dyn FnMut() -> u128 + Send>,
     pub group_settings: GroupSettings,
     /// The last entry of the journal that was replayed.
@@ -120,6 +136,8 @@ impl Shard {
             now: parts.now,
             log: parts.log,
             checkpointer: parts.checkpointer,
+            archive: parts.archive,
+            archiving: Archiving::starting(parts.archive_settings, parts.now),
             dice,
             group_settings: parts.group_settings,
             entries: Vec::new(),
@@ -158,6 +176,7 @@ impl Shard {
         }
         self.group_timers();
         self.upkeep();
+        self.archive();
         if !self.entries.is_empty() {
             let last = self.log.append(&mut self.entries);
             debug_assert_eq!(last, self.last, "the journal counts entries as the shard does");
@@ -169,7 +188,7 @@ impl Shard {
 
     /// When the next turn is due even if nothing comes.
     pub fn next_deadline(&self) -> Millis {
-        let upkeep = self.upkeep.next_due();
+        let upkeep = self.upkeep.next_due().min(self.archiving.due);
         self.state.groups.next_deadline().map_or(upkeep, |groups| groups.min(upkeep))
     }
 
@@ -298,6 +317,9 @@ impl Shard {
         self.touched.clear();
         for group in &commit.groups {
             self.view.tail.push(group.position, group.bytes.clone());
+            if !group.batches.is_empty() && self.archiving.open_since.is_none() {
+                self.archiving.open_since = Some(commit.append_ms);
+            }
             for located in &group.batches {
                 if self.state.place(located, commit.append_ms) {
                     self.touched.push(located.row.partition);
@@ -311,6 +333,7 @@ impl Shard {
         if let Some(extent) = commit.sealed {
             self.state.seal(extent);
             self.upkeep.sealed(extent);
+            self.archiving.open_since = None;
         }
         self.durable = commit.durable;
         while self.waiting.front().is_some_and(|(lsn, _)| *lsn <= self.durable) {
@@ -349,6 +372,7 @@ impl Shard {
                 self.state.free(&partitions);
             }
             Due::ShowStart(partition, log_start) => self.state.trim_index(partition, log_start),
+            Due::ShowReplaced(replaced) => self.show_replaced(&replaced),
             Due::Checkpoint(checkpoint) => self.checkpointer.write(checkpoint),
         }
     }
@@ -360,6 +384,18 @@ impl Shard {
 
     pub(crate) fn release(&mut self, extents: &[ExtentNumber]) {
         self.log.release(extents);
+    }
+
+    pub(crate) fn finish_extent(&mut self) {
+        self.log.finish_extent();
+    }
+
+    pub(crate) fn start_job(&mut self, job: Job) {
+        self.archive.start(job);
+    }
+
+    pub(crate) fn delete_segments(&mut self, segments: Vec<SegmentId>) {
+        self.archive.delete(segments);
     }
 }
 

@@ -10,16 +10,17 @@ use firth_journal::entry::{EntryKind, read_batch, read_partition_trim, read_stat
 use firth_journal::group::Located;
 use firth_journal::options::Replayed;
 use firth_model::batch::BatchHeader;
-use firth_model::ids::{ExtentNumber, Lsn, Offset, PartitionId, ProducerId};
+use firth_model::ids::{ExtentNumber, Lsn, Offset, PartitionId, ProducerId, SegmentId};
 use firth_model::time::Millis;
 
 use crate::catalog::Catalog;
 use crate::effect::{Effect, NodeRecord, PARTITION, partition_key, partition_of_key};
 use crate::extents::Extents;
 use crate::groups::machine::Groups;
-use crate::index::Row;
+use crate::index::{Place, Row};
 use crate::layout::{StateDamage, Writer};
 use crate::partition::Partition;
+use crate::replaced::{Replaced, read_entry, write_spans};
 
 pub type Partitions = HashMap<PartitionId, Partition, foldhash::fast::RandomState>;
 
@@ -78,6 +79,17 @@ impl State {
                 }
             }
             Effect::ForgetProducer { partition, producer } => self.forget(*partition, *producer),
+            Effect::Replace(replaced) => {
+                for part in replaced {
+                    if let Some(held) = self.partitions.get_mut(&part.partition) {
+                        held.replacing.push_back(part.clone());
+                        if part.cleaned {
+                            held.cleaned_to = held.cleaned_to.max(part.end);
+                        }
+                        self.dirty.partitions.insert(part.partition);
+                    }
+                }
+            }
             Effect::PutKept { owner, settings } => {
                 if settings.is_empty() {
                     self.kept.remove(owner);
@@ -130,6 +142,27 @@ impl State {
         let Some(held) = self.partitions.get(&partition) else { return };
         held.view.show_start(log_start);
         trim(&mut self.extents, held, log_start);
+    }
+
+    /// The oldest replacement that was decided for the partition is durable: shows it.
+    pub fn replace_index(&mut self, partition: PartitionId) {
+        let Some(held) = self.partitions.get_mut(&partition) else { return };
+        let Some(replaced) = held.replacing.pop_front() else { return };
+        let mut gone = Vec::new();
+        let extents = &mut self.extents;
+        let extent_of = |position| extents.extent_of(position);
+        let mut index = held.view.index();
+        index.replace((replaced.base, replaced.end), &replaced.spans, extent_of, |place, bytes| gone.push((place, bytes)));
+        drop(index);
+        replaced.spans.iter().for_each(|span| extents.took_span(span));
+        gone.into_iter().for_each(|(place, bytes)| extents.lost(place, bytes));
+        let log_start = held.view.log_start();
+        trim(&mut self.extents, held, log_start);
+    }
+
+    /// Segments of replacements that are not durable yet.
+    pub fn replacing(&self) -> impl Iterator<Item = SegmentId> {
+        self.partitions.values().flat_map(|held| held.replacing.iter().flat_map(Replaced::segments))
     }
 
     /// The partitions dropped since the last call: `free` them when their drop is durable.
@@ -193,9 +226,7 @@ impl State {
                 };
                 held.decode_into(value)?;
                 self.producers += held.producers.len();
-                for span in held.view.index().spans() {
-                    self.extents.took_first(span.extent);
-                }
+                held.view.index().spans().iter().for_each(|span| self.extents.took_span(span));
                 Ok(())
             }
             _ => {
@@ -220,6 +251,7 @@ impl State {
                     let (partition, log_start) = read_partition_trim(&entry.body).ok_or(UNREADABLE)?;
                     self.apply(&Effect::Trim { partition, log_start }, entry.lsn);
                 }
+                EntryKind::SegmentsReplaced => self.apply(&Effect::Replace(read_entry(&entry.body)?), entry.lsn),
                 EntryKind::StatePut => {
                     let (key, value) = read_state_put(&entry.body).ok_or(UNREADABLE)?;
                     self.apply(&Effect::decode(&key, Some(&value))?, entry.lsn);
@@ -247,7 +279,8 @@ impl State {
         for id in ids {
             let Some(held) = self.partitions.get(&id) else { continue };
             held.view.show_end(held.next);
-            let log_start = held.log_start;
+            let (log_start, replacements) = (held.log_start, held.replacing.len());
+            (0..replacements).for_each(|_| self.replace_index(id));
             self.trim_index(id, log_start);
         }
     }
@@ -280,6 +313,11 @@ impl State {
             let mut out = Writer::default();
             out.u64(held.log_start.0).u64(held.next.0).i32(held.epoch.0);
             held.producers.encode_timeless(&mut out);
+            // When an extent was sealed is the journal's affair; what lies in segments must come back as it was.
+            let mut archived = held.spans();
+            archived.retain(|span| matches!(span.place, Place::Segment(_)) && span.end > held.log_start);
+            write_spans(&mut out, &archived);
+            out.u64(held.cleaned_to.0);
             dump.insert(partition_key(*id), out.done());
         }
         dump
@@ -288,8 +326,8 @@ impl State {
 
 fn trim(extents: &mut Extents, held: &Partition, log_start: Offset) {
     let mut gone = Vec::new();
-    held.view.index().trim(log_start, |position| extents.extent_of(position), |extent| gone.push(extent));
-    for extent in gone {
-        extents.lost_last(extent);
+    held.view.index().trim(log_start, |position| extents.extent_of(position), |place, bytes| gone.push((place, bytes)));
+    for (place, bytes) in gone {
+        extents.lost(place, bytes);
     }
 }

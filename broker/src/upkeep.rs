@@ -34,10 +34,12 @@ impl Shard {
 
     /// Takes the changes of the state now; they are written once the last of their entries is durable.
     pub fn checkpoint(&mut self) {
-        if self.state.is_clean() || self.upkeep.checkpoint_under_way {
+        let awaited = self.state.extents.has_dead() || self.archiving.has_graves();
+        if (self.state.is_clean() && !awaited) || self.upkeep.checkpoint_under_way {
             return;
         }
         self.upkeep.checkpoint_under_way = true;
+        self.archiving.checkpoints_begun += 1;
         self.upkeep.bytes_since_checkpoint = 0;
         let position = self.state.extents.start_of(self.upkeep.open_extent);
         let changes = self.state.take_changes();
@@ -50,14 +52,19 @@ impl Shard {
         self.upkeep.checkpoint_under_way = false;
         let Some((at, keep_from)) = done else { return };
         self.upkeep.keep_from = self.upkeep.keep_from.max(keep_from);
+        self.archiving.checkpoints_ended = [self.archiving.checkpoints_ended[1], self.archiving.checkpoints_begun];
         self.note(Entry::checkpoint_taken(at));
         self.give_back_extents();
     }
 
-    fn give_back_extents(&mut self) {
+    pub(crate) fn give_back_extents(&mut self) {
         let dead = self.state.extents.take_dead(self.upkeep.keep_from);
         if !dead.is_empty() {
             self.release(&dead);
+        }
+        let segments = self.take_graves();
+        if !segments.is_empty() {
+            self.delete_segments(segments);
         }
     }
 

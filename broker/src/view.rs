@@ -8,7 +8,6 @@ use firth_gateway::refusal::Refusal;
 use firth_gateway::streams::StreamInfo;
 use firth_gateway::view::{Bounds, FoundBatch, LogView, ReadNow, Records, Waiter};
 use firth_journal::entry::batch_of;
-use firth_journal::reader::Reader;
 use firth_model::ids::{LeaderEpoch, Offset, PartitionId, StreamId};
 use firth_model::limits::COLD_READ_THREADS;
 use firth_model::names::StreamName;
@@ -16,7 +15,7 @@ use firth_model::names::StreamName;
 use crate::cold::ColdThreads;
 use crate::index::Spot;
 use crate::partition_view::PartitionView;
-use crate::read_behind;
+use crate::read_behind::{self, Sources};
 use crate::tail::Tail;
 
 /// All of it. One for a node.
@@ -24,7 +23,7 @@ pub struct View {
     streams: RwLock<Streams>,
     partitions: RwLock<HashMap<PartitionId, Arc<PartitionView>, foldhash::fast::RandomState>>,
     pub tail: Tail,
-    reader: Arc<Reader>,
+    sources: Sources,
     cold: ColdThreads,
 }
 
@@ -35,12 +34,12 @@ struct Streams {
 }
 
 impl View {
-    pub fn over(reader: Arc<Reader>, tail_bytes_max: u64) -> View {
+    pub fn over(sources: Sources, tail_bytes_max: u64) -> View {
         View {
             streams: RwLock::default(),
             partitions: RwLock::default(),
             tail: Tail::with_max(tail_bytes_max),
-            reader,
+            sources,
             cold: ColdThreads::idle(),
         }
     }
@@ -78,7 +77,7 @@ impl View {
         let partition = self.partition(partition).ok_or(Refusal::NotFound)?;
         match self.read_memory(&partition, from, bytes_max) {
             ReadNow::Ready(records) => Ok(records),
-            ReadNow::Behind => read_behind::batches(&self.reader, &partition, from, bytes_max),
+            ReadNow::Behind => read_behind::batches(&self.sources, &partition, from, bytes_max),
             ReadNow::Refused(refusal) => Err(refusal),
         }
     }
@@ -156,24 +155,24 @@ impl LogView for View {
         let Some(partition) = self.partition(partition) else {
             return Box::pin(async { Err(Refusal::NotFound) });
         };
-        let reader = self.reader.clone();
-        self.cold.run(COLD_READ_THREADS, move || read_behind::batches(&reader, &partition, from, bytes_max))
+        let sources = self.sources.clone();
+        self.cold.run(COLD_READ_THREADS, move || read_behind::batches(&sources, &partition, from, bytes_max))
     }
 
     fn find_time(&self, partition: PartitionId, timestamp: i64) -> BoxFuture<'static, Result<Option<FoundBatch>, Refusal>> {
         let Some(partition) = self.partition(partition) else {
             return Box::pin(async { Err(Refusal::NotFound) });
         };
-        let reader = self.reader.clone();
-        self.cold.run(COLD_READ_THREADS, move || read_behind::first_at_or_after(&reader, &partition, timestamp))
+        let sources = self.sources.clone();
+        self.cold.run(COLD_READ_THREADS, move || read_behind::first_at_or_after(&sources, &partition, timestamp))
     }
 
     fn find_latest_time(&self, partition: PartitionId) -> BoxFuture<'static, Result<Option<FoundBatch>, Refusal>> {
         let Some(partition) = self.partition(partition) else {
             return Box::pin(async { Err(Refusal::NotFound) });
         };
-        let reader = self.reader.clone();
-        self.cold.run(COLD_READ_THREADS, move || read_behind::latest(&reader, &partition))
+        let sources = self.sources.clone();
+        self.cold.run(COLD_READ_THREADS, move || read_behind::latest(&sources, &partition))
     }
 
     fn epoch_end(&self, partition: PartitionId, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {

@@ -16,10 +16,18 @@ pub const DIRECTORY_CACHE_BYTES: u64 = 64 << 20;
 pub const BLOCK_CACHE_BYTES: u64 = 64 << 20;
 /// Directories of segments kept in memory.
 pub const SEGMENT_DIRECTORY_CACHE_BYTES: u64 = 32 << 20;
+/// Largest single read of extents: long enough to run at the rate of a disk.
+pub const COLD_READ_AT_ONCE: u64 = 1 << 20;
 /// A segment is finished when it reaches this size: it is built in memory, so it may not be much larger.
 pub const SEGMENT_BYTES: usize = 32 << 20;
 /// A partition with this much in one go gets segments of its own, so that its readers pass over nobody else's records.
 pub const OWN_SEGMENT_BYTES: u64 = 16 << 20;
+/// Bytes that one archive job moves: what a crash may have it do again.
+pub const JOB_BYTES: u64 = 256 << 20;
+/// Partitions of one archive job: their replacements go into few journal entries.
+pub const JOB_PARTITIONS: usize = 16 << 10;
+/// Small segments are merged when there are so many of them.
+pub const MERGE_SEGMENTS_MIN: usize = 8;
 /// Threads that read behind the tail cache; four keep a disk's queue busy without fighting over two cores.
 pub const COLD_READ_THREADS: usize = 4;
 /// Partitions of a node. Beyond this start-up and memory figures are not tested.

@@ -75,6 +75,24 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting { name: "archive.region", kind: Kind::Text, default: "us-east-1", about: "Region of the bucket." },
     Setting {
+        name: "journal.bytes_max",
+        kind: number(16 << 20, 1 << 50),
+        default: "4294967296",
+        about: "Finished journal beyond this is moved into segments.",
+    },
+    Setting {
+        name: "archive.after_ms",
+        kind: number(100, 1 << 40),
+        default: "900000",
+        about: "Journal whose newest record is older than this is moved into segments.",
+    },
+    Setting {
+        name: "cache.block_bytes",
+        kind: number(1 << 20, 1 << 40),
+        default: "67108864",
+        about: "Blocks of segments kept in memory for consumers far behind.",
+    },
+    Setting {
         name: "cache.tail_bytes",
         kind: number(1 << 20, 1 << 40),
         default: "134217728",

@@ -4,9 +4,8 @@ use std::io::BufRead;
 use std::ops::RangeInclusive;
 
 use firth_model::batch::{Batch, BatchHeader, CONTROL, HEADER_BYTES, LOG_APPEND_TIME, TRANSACTIONAL};
-
-use crate::compression::{Codec, unfolding};
-use crate::walk::{Walk, WalkError};
+use firth_model::compression::{Codec, unfolding};
+use firth_model::walk::{Walk, WalkError};
 
 /// Uncompressed bytes of one batch that are walked at most: bounds the processor time that a small batch can take.
 pub const UNFOLDED_BYTES_MAX: u64 = 64 << 20;

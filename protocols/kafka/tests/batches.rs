@@ -3,12 +3,12 @@
 //! `golden/batches.txt`: codec, number of records, batch in hexadecimal, written by kafka-clients 4.1.0.
 
 use bytes::Bytes;
-use firth_kafka::batch_builder::{BatchBuilder, Draft, Producer};
-use firth_kafka::compression::Codec;
-use firth_kafka::record_reader::{Record, RecordReader};
 use firth_kafka::records::{FaultKind, Keys, RecordFault, RecordRules, RecordsError, Summary, check_records};
-use firth_kafka::walk::WalkError;
 use firth_model::batch::{Batch, seal};
+use firth_model::batch_builder::{BatchBuilder, Draft, Producer};
+use firth_model::compression::Codec;
+use firth_model::record_reader::{ReadError, Record, RecordReader};
+use firth_model::walk::WalkError;
 
 fn unhex(text: &str) -> Bytes {
     (0..text.len() / 2).map(|at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).expect("hex")).collect()
@@ -144,7 +144,7 @@ fn bombs_are_put_down() {
         assert_eq!(check_records(&batch, &rules), Err(RecordsError::Body(too_large)), "{codec:?}");
         if codec != Codec::None {
             let opened = RecordReader::over(&batch, 1 << 20);
-            assert_eq!(opened.map(|_| ()), Err(RecordsError::Body(too_large)), "{codec:?}");
+            assert_eq!(opened.map(|_| ()), Err(ReadError::Body(too_large)), "{codec:?}");
         }
     }
 }

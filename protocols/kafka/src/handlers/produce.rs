@@ -12,6 +12,7 @@ use firth_gateway::streams::{StreamInfo, TimeSource};
 use firth_model::batch::{Batch, BatchError, stamp_append_time};
 use firth_model::ids::{PartitionId, PartitionIndex};
 use firth_model::time::Millis;
+use firth_model::walk::WalkError;
 
 use crate::client::Client;
 use crate::codec::text::Str;
@@ -21,7 +22,6 @@ use crate::messages::produce::{
 };
 use crate::records::{FaultKind, Keys, RecordFault, RecordRules, RecordsError, check_records};
 use crate::settings;
-use crate::walk::WalkError;
 
 /// A Produce request whose batches are on their way.
 pub struct PendingProduce {
