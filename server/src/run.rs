@@ -43,14 +43,14 @@ pub fn run(config: &Config, banner: impl FnOnce(&str)) -> Result<()> {
 fn open(config: &Config, identity: &identity::Identity) -> Result<Node> {
     let disk = firth_journal::disk::FileDisk::open(&config.data.join("journal")).context("cannot open the journal")?;
     let store = firth_archive::store::DirectoryStore::open(&config.data.join("archive")).context("cannot open the archive")?;
-    let segments = firth_archive::store::DirectoryStore::open(&config.data.join("segments")).context("cannot open the segments")?;
     let watch = ClockWatch::over(system_clock(), steady_clock());
     let mut memory = memory::shares(config.memory_bytes);
     memory.tail_cache = config.tail_bytes.unwrap_or(memory.tail_cache);
+    let segments = crate::archive::segment_store(config)?;
     let parts = NodeParts {
         disk: Arc::new(disk),
         store: Arc::new(store),
-        segments: Arc::new(segments),
+        segments,
         archive: ArchiveSettings {
             journal_bytes_max: config.journal_bytes_max,
             after_ms: config.archive_after_ms,
