@@ -171,9 +171,9 @@ fn stream_id(from: &mut Reader<'_>) -> Result<StreamId, StateDamage> {
     Ok(StreamId(uuid::Uuid::from_bytes(from.sixteen()?)))
 }
 
-/// Name, version u32, home u32 (shard, 0 today), policy (since version 2 with retention by records i64, delete retention u64, least
-/// and largest compaction lag u64 and i64, dirty percent u8 behind the flags), settings, and the ids of the partitions as runs of (first u32, count u32):
-/// they are given out one after the other, so there are few.
+/// Name, version u32, home u32 (shard, 0 today), policy, settings, and the ids of the partitions as runs of (first u32, count u32):
+/// they are given out one after the other, so there are few. Since version 2 the policy goes on behind its flags: retention by
+/// records i64, delete retention u64, least compaction lag u64, largest compaction lag i64, dirty percent u8.
 fn encode_stream(info: &StreamInfo) -> Bytes {
     const HOME: u32 = 0;
     let mut out = Writer::default();

@@ -1,4 +1,4 @@
-//! The moment at which a record expires, as its publisher writes it.
+//! When a record expires, as publishers write it.
 
 use crate::time::Millis;
 

@@ -108,6 +108,7 @@ impl<R: BufRead> Walk<R> {
     }
 
     /// A record up to its headers, the count of these, and where the record ends.
+    #[inline]
     fn front(&mut self) -> Result<(Step, i32, u64), WalkError> {
         let length = u64::try_from(self.varint()?).map_err(|_| self.malformed("negative record length"))?;
         let end = self.at + length;
@@ -122,6 +123,7 @@ impl<R: BufRead> Walk<R> {
         if self.at >= end { Err(self.malformed("more headers than the record holds")) } else { Ok(()) }
     }
 
+    #[inline]
     fn end_at(&self, end: u64) -> Result<(), WalkError> {
         if self.at != end { Err(self.malformed("record of another length")) } else { Ok(()) }
     }
@@ -159,6 +161,7 @@ impl<R: BufRead> Walk<R> {
         Ok(Some(span))
     }
 
+    #[inline]
     fn length(&mut self) -> Result<Option<u32>, WalkError> {
         match self.varint()? {
             -1 => Ok(None),

@@ -134,10 +134,13 @@ fn rules_of_the_topic_name_the_records() {
     assert_eq!(check_records(&batch, &rules), Err(RecordsError::Refused(faults)));
 }
 
+/// As in a `Draft`.
+type Headers<'a> = &'a [(&'a str, Option<&'a [u8]>)];
+
 #[test]
 fn expiries_are_found_in_headers() {
     let long = [b'1'; 41];
-    let drafts: [&[(&str, Option<&[u8]>)]; 8] = [
+    let drafts: [Headers<'_>; 8] = [
         &[("expires-at", Some(b"5000"))],
         &[],
         &[("other", Some(b"5000")), ("expires-at", Some(b"1970-01-01T00:00:07Z")), ("other", None)],
