@@ -6,6 +6,7 @@ pub mod batch;
 pub mod batch_builder;
 pub mod cleaning;
 pub mod compression;
+pub mod expiry;
 pub mod ids;
 pub mod key_map;
 pub mod ledger;
