@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use firth_model::ids::{PartitionId, SegmentId};
-use firth_model::limits::{OWN_SEGMENT_BYTES, SEGMENT_BYTES};
+use firth_model::limits::{COMPACTION_MAP_BYTES, OWN_SEGMENT_BYTES, SEGMENT_BYTES};
 use firth_model::time::Millis;
 
 use crate::index::Place;
@@ -24,11 +24,19 @@ pub struct ArchiveSettings {
     pub segment_bytes: usize,
     /// A partition with this much in one job gets segments of its own; smaller segments are merged.
     pub own_bytes: u64,
+    /// Memory for the keys of a partition that is compacted.
+    pub map_bytes: usize,
 }
 
 impl Default for ArchiveSettings {
     fn default() -> ArchiveSettings {
-        ArchiveSettings { journal_bytes_max: 4 << 30, after_ms: 15 * 60_000, segment_bytes: SEGMENT_BYTES, own_bytes: OWN_SEGMENT_BYTES }
+        ArchiveSettings {
+            journal_bytes_max: 4 << 30,
+            after_ms: 15 * 60_000,
+            segment_bytes: SEGMENT_BYTES,
+            own_bytes: OWN_SEGMENT_BYTES,
+            map_bytes: COMPACTION_MAP_BYTES,
+        }
     }
 }
 

@@ -28,7 +28,7 @@ use firth_model::time::Millis;
 /// Small, so that short runs fill several.
 pub const EXTENT_BYTES: u32 = 128 << 10;
 const ARCHIVE: ArchiveSettings =
-    ArchiveSettings { journal_bytes_max: 256 << 10, after_ms: 5_000, segment_bytes: 48 << 10, own_bytes: 32 << 10 };
+    ArchiveSettings { journal_bytes_max: 256 << 10, after_ms: 5_000, segment_bytes: 48 << 10, own_bytes: 32 << 10, map_bytes: 4 << 10 };
 
 /// What outlives a crash: the disk and the store, and the simulation's own clock and chance.
 pub struct Machine {
