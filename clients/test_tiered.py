@@ -190,7 +190,8 @@ def test_an_unreachable_bucket_harms_old_records_only(tiered, bucket, prefix, fr
     bucket.pause()
     readers = {partition: replay(server.bootstrap, topic, partition) for partition in lines}
     refused_old_records(server, topic)
-    AdminClient({"bootstrap.servers": server.bootstrap}).create_topics([NewTopic(busy, 1)])[busy].result(10)
+    admin = AdminClient({"bootstrap.servers": server.bootstrap})
+    admin.create_topics([NewTopic(busy, 1)])[busy].result(10)
     slowest = work_goes_on(server, busy, 200)
     # A crash in the middle of it: the node starts without the bucket.
     server.kill9()
