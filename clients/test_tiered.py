@@ -189,7 +189,7 @@ def test_an_unreachable_bucket_harms_old_records_only(tiered, bucket, prefix, fr
     wait_until_moved(server, bucket, prefix, 40)
     bucket.pause()
     refused_old_records(server, topic)
-    admin = AdminClient({"bootstrap.servers": server.bootstrap})
+    admin = AdminClient({"bootstrap.servers": server.bootstrap, "log_level": 0})
     admin.create_topics([NewTopic(busy, 1)])[busy].result(10)
     slowest = work_goes_on(server, busy, 200)
     # A crash in the middle of it: the node starts without the bucket.
