@@ -46,6 +46,12 @@ impl Shard {
         let job = chosen.or_else(|| self.compaction()).or_else(|| self.small_segments().and_then(|chosen| self.job(chosen)));
         if let Some(job) = job {
             self.archiving.under_way = true;
+            for part in job.parts.iter().filter(|part| part.cleaning.is_some()) {
+                if let Some(held) = self.state.partitions.get_mut(&part.partition) {
+                    // The job says when the next ones are due.
+                    held.tombstones_due = None;
+                }
+            }
             self.start_job(job);
         }
     }
@@ -188,8 +194,7 @@ impl Shard {
         self.archiving.stuck.extend(outcome.damaged);
         for (partition, due) in outcome.tombstones {
             if let Some(held) = self.state.partitions.get_mut(&partition) {
-                held.tombstones_due =
-                    Some(held.tombstones_due.filter(|earlier| *earlier > self.now).map_or(due, |earlier| earlier.min(due)));
+                held.tombstones_due = Some(held.tombstones_due.map_or(due, |earlier| earlier.min(due)));
             }
         }
         if outcome.failed {

@@ -156,7 +156,7 @@ mod tests {
         assert_eq!((expiries.records(), expiries.next_due()), (3, Some(Millis(20))));
         assert!(expiries.first_due(Millis(19)).is_none());
         let (partition, base, ranges, left) = expiries.first_due(Millis(40)).expect("due");
-        assert_eq!((partition, base, &ranges[..], &left[..]), (first, Offset(10), &[12..13][..], &[(0, Millis(50))][..]));
+        assert_eq!((partition, base, &ranges[0], ranges.len(), &left[..]), (first, Offset(10), &(12..13), 1, &[(0, Millis(50))][..]));
         expiries.put(partition, base, left);
         assert_eq!(expiries.first_due(Millis(40)).map(|(partition, ..)| partition), Some(second));
         expiries.put(second, Offset(0), Vec::new());
