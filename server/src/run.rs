@@ -46,6 +46,7 @@ fn open(config: &Config, identity: &identity::Identity) -> Result<Node> {
     let watch = ClockWatch::over(system_clock(), steady_clock());
     let mut memory = memory::shares(config.memory_bytes);
     memory.tail_cache = config.tail_bytes.unwrap_or(memory.tail_cache);
+    memory.block_cache = config.block_bytes.unwrap_or(memory.block_cache);
     let segments = crate::archive::segment_store(config)?;
     let parts = NodeParts {
         disk: Arc::new(disk),
