@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use firth_gateway::streams::Policy;
+use firth_journal::spares::Room;
 use firth_model::ids::{ExtentNumber, Offset, PartitionId, SegmentId};
 use firth_model::limits::{JOB_BYTES, JOB_PARTITIONS, MERGE_SEGMENTS_MIN};
 use firth_model::time::Millis;
@@ -63,7 +64,9 @@ impl Shard {
         let extent_bytes = extents.start_of(ExtentNumber(1)).0;
         let over = extents.sealed_bytes().saturating_sub(self.archiving.settings.journal_bytes_max);
         let at_once = usize::try_from(JOB_BYTES / extent_bytes).unwrap_or(1).max(1);
-        let wanted = if over > 0 { usize::try_from(over.div_ceil(extent_bytes)).unwrap_or(1) } else { 0 };
+        let wanted = usize::try_from(over.div_ceil(extent_bytes)).unwrap_or(usize::MAX);
+        // When the disk is full, what little lives in an extent may let go of all of it.
+        let wanted = if self.room == Room::Plenty { wanted } else { wanted.max(1) };
         oldest.truncate(at_once);
         let last = *oldest.last()?;
         let mut chosen = Chosen::new();

@@ -79,6 +79,13 @@ fn open(config: &Config, identity: &identity::Identity) -> Result<Node> {
         },
         memory,
     };
+    // The directories were made without their names being durable; nothing was acknowledged in them yet.
+    let data = config.data.canonicalize().context("the data directory is gone")?;
+    for directory in [data.parent(), Some(&*data), Some(&*data.join("journal"))].into_iter().flatten() {
+        std::fs::File::open(directory)
+            .and_then(|names| names.sync_all())
+            .with_context(|| format!("cannot sync {}", directory.display()))?;
+    }
     Node::open(parts).with_context(|| format!("cannot start on {}", config.data.display()))
 }
 
