@@ -86,7 +86,11 @@ impl Shard {
             if policy.retention_ms.is_none() && policy.retention_bytes.is_none() {
                 continue;
             }
-            let before = policy.retention_ms.filter(|_| ages_are_known).and_then(|age| i64::try_from(age).ok()).map(|age| Millis(self.now.0.saturating_sub(age)));
+            let before = policy
+                .retention_ms
+                .filter(|_| ages_are_known)
+                .and_then(|age| i64::try_from(age).ok())
+                .map(|age| Millis(self.now.0.saturating_sub(age)));
             for id in &info.partitions {
                 let Some(held) = self.state.partitions.get(id) else { continue };
                 if let Some(log_start) = held.view.index().expired(before, policy.retention_bytes)

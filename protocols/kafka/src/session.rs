@@ -53,8 +53,16 @@ const GATHERED_MAX: usize = 256;
 enum Slot {
     /// With what it holds of the budget until it is sent.
     Ready(Vec<Bytes>, Option<Charge>),
-    Running { header: RequestHeader, fetch: Option<Arc<handlers::fetch::Hurry>>, answer: BoxFuture<'static, Response> },
-    Produce { header: RequestHeader, tag: Tag, pending: PendingProduce },
+    Running {
+        header: RequestHeader,
+        fetch: Option<Arc<handlers::fetch::Hurry>>,
+        answer: BoxFuture<'static, Response>,
+    },
+    Produce {
+        header: RequestHeader,
+        tag: Tag,
+        pending: PendingProduce,
+    },
 }
 
 pub struct Session {

@@ -106,7 +106,8 @@ fn sessions(client: &Client) -> MutexGuard<'_, FetchSessions> {
 }
 
 async fn read_all(client: &Client, version: i16, request: &FetchRequest, plan: &Plan) -> Round {
-    let mut round = Round { partitions: Vec::with_capacity(plan.partitions.len()), bytes: 0, failed: false, ends: Vec::new(), charge: None };
+    let mut round =
+        Round { partitions: Vec::with_capacity(plan.partitions.len()), bytes: 0, failed: false, ends: Vec::new(), charge: None };
     let mut charge = client.broker.answers().grant(usize::try_from(request.max_bytes).unwrap_or(0));
     let bytes_max = charge.as_ref().map_or(0, Charge::bytes);
     for watched in &plan.partitions {
