@@ -1,5 +1,9 @@
-//! Keeps checkpoints of the state, complete or not at all.
+//! Keeps checkpoints and segments, complete or not at all.
 
+pub mod bucket;
 pub mod checkpoints;
 pub mod part;
+pub mod probe;
+pub mod segment;
+pub mod segments;
 pub mod store;

@@ -129,6 +129,7 @@ pub struct MemoryStore {
 struct Held {
     objects: BTreeMap<String, Bytes>,
     puts_left: Option<u64>,
+    answers_lost: u64,
 }
 
 impl MemoryStore {
@@ -139,6 +140,11 @@ impl MemoryStore {
     /// After `count` more puts every put fails; `None` ends that.
     pub fn fail_after(&self, count: Option<u64>) {
         self.lock().puts_left = count;
+    }
+
+    /// The next `count` puts succeed and are answered with an error, as when a connection breaks.
+    pub fn lose_answers(&self, count: u64) {
+        self.lock().answers_lost = count;
     }
 
     /// Changes an object in place, as a failing disk would.
@@ -164,6 +170,10 @@ impl Store for MemoryStore {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         held.objects.insert(name.to_owned(), Bytes::copy_from_slice(bytes));
+        if held.answers_lost > 0 {
+            held.answers_lost -= 1;
+            return Err(io::ErrorKind::TimedOut.into());
+        }
         Ok(())
     }
 

@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
+use firth_archive::segments::Segments;
+use firth_archive::store::MemoryStore;
 use firth_gateway::answer::Tag;
 use firth_gateway::inbox::Submitted;
 use firth_gateway::outbox::{Budget, Outbox, ReplyTo};
@@ -17,13 +19,16 @@ use firth_journal::options::Options;
 use firth_journal::simdisk::{Dice, SimDisk};
 use firth_journal::spares::Room;
 use firth_model::batch::Batch;
-use firth_model::ids::{ExtentNumber, Lsn, PartitionId, Position};
+use firth_model::ids::{ExtentNumber, Lsn, PartitionId, Position, SegmentId};
 use firth_model::names::StreamName;
 use firth_model::time::Millis;
 
+use crate::archiver::Job;
+use crate::archiving::ArchiveSettings;
 use crate::groups::GroupSettings;
+use crate::read_behind::Sources;
 use crate::recovery::recover;
-use crate::shard::{Checkpoint, Checkpointer, Log, Parts, Shard};
+use crate::shard::{Archive, Checkpoint, Checkpointer, Log, Parts, Shard};
 use crate::view::View;
 
 /// Entries handed over and not completed yet.
@@ -45,6 +50,8 @@ impl Log for MemoryLog {
         Room::Plenty
     }
 
+    fn finish_extent(&mut self) {}
+
     fn release(&mut self, _: &[ExtentNumber]) {}
 
     fn drain(self: Box<Self>) {}
@@ -54,6 +61,12 @@ struct NoCheckpoints;
 
 impl Checkpointer for NoCheckpoints {
     fn write(&mut self, _: Checkpoint) {}
+}
+
+impl Archive for NoCheckpoints {
+    fn start(&mut self, _: Job) {}
+
+    fn delete(&mut self, _: Vec<SegmentId>) {}
 }
 
 /// Publishes to its partitions in turn.
@@ -80,10 +93,14 @@ impl Rig {
             random: Box::new(move || dice.sixteen()),
         };
         let disk = Arc::new(SimDisk::of_bytes(1 << 30));
-        let recovered = recover(disk, Arc::new(firth_archive::store::MemoryStore::default()), options).expect("an empty disk opens");
+        let recovered = recover(disk, Arc::new(MemoryStore::default()), options).expect("an empty disk opens");
         let queue = Queue::default();
+        let segments = Arc::new(Segments::over(Arc::new(MemoryStore::default()), 1 << 20));
+        let sources = Sources { extents: recovered.opened.reader.clone(), segments };
         let parts = Parts {
-            view: Arc::new(View::over(recovered.opened.reader.clone(), 1 << 20)),
+            view: Arc::new(View::over(sources, 1 << 20)),
+            archive: Box::new(NoCheckpoints),
+            archive_settings: ArchiveSettings::default(),
             log: Box::new(MemoryLog { queue: queue.clone(), last: recovered.opened.last_lsn }),
             checkpointer: Box::new(NoCheckpoints),
             dice: Box::new(|| 7),
@@ -106,7 +123,7 @@ impl Rig {
     pub fn publish(&mut self, batches: Vec<Batch>) {
         let mut publish = Vec::with_capacity(batches.len());
         for batch in batches {
-            publish.push(Publish { partition: PartitionId(self.next), batch, wait: Wait::Durable });
+            publish.push(Publish { partition: PartitionId(self.next), batch, wait: Wait::Durable, expires: Vec::new() });
             self.next = (self.next + 1) % self.partitions;
         }
         self.turn(Request::Publish(publish));

@@ -1,4 +1,4 @@
-//! Time that never jumps, and whether the system's clock agrees with it.
+//! Whether the system's clock can be believed.
 //!
 //! Timers, append times and ages all use this time. It runs with a steady clock and is drawn towards the system's clock a little faster
 //! or slower, so that a clock that is set neither expires every session at once nor stops them. A clock that is off by more than an

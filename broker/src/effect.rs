@@ -9,6 +9,7 @@
 //! 0x03  partition u32 (big endian)      a partition: offsets, producers, spans
 //! 0x04  partition u32, producer i64     only ever deleted: the partition forgets the producer
 //! 0x05  owner text                      settings kept for a protocol
+//! 0x06  partition u32, base u64 (both big endian)  records of a batch that expire, see `removals`
 //! 0x10 to 0x1f                          groups and cursors, see `groups::state`
 //! ```
 
@@ -21,19 +22,23 @@ use firth_gateway::streams::{Policy, StreamInfo, TimeSource};
 use firth_journal::entry::Entry;
 use firth_model::ids::{Offset, PartitionId, ProducerId, StreamId};
 use firth_model::names::StreamName;
+use firth_model::removed::RunSet;
 
 use crate::groups::state::GroupEffect;
-use crate::layout::{Reader, StateDamage, Writer};
+use crate::layout::{Reader, StateDamage, Writer, begin_value, open_value};
+use crate::removals::{self, Expiring, decode_expiring, encode_expiring};
+use crate::replaced::{self, Replaced};
 
 const NODE: u8 = 0x01;
 const STREAM: u8 = 0x02;
 pub const PARTITION: u8 = 0x03;
 const PRODUCER: u8 = 0x04;
 const KEPT: u8 = 0x05;
+const EXPIRING: u8 = 0x06;
 const GROUPS: std::ops::RangeInclusive<u8> = 0x10..=0x1f;
 
-/// Version byte that every value begins with.
-const VALUE_VERSION: u8 = 1;
+/// Version byte of a stream's value; 1 is still read. What 2 added has its defaults in a stream of version 1.
+const STREAM_VERSION: u8 = 2;
 
 /// Numbers that the node gives out. A restart continues behind them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,22 +67,35 @@ pub enum Effect {
         owner: String,
         settings: BTreeMap<String, String>,
     },
+    /// What lay in extents or segments lies in other segments now.
+    Replace(Vec<Replaced>),
+    /// Records that are gone for readers.
+    Remove {
+        partition: PartitionId,
+        runs: RunSet,
+    },
+    /// Records of the batch at `base` that are to be removed at a time; none forgets the batch.
+    Expire {
+        partition: PartitionId,
+        base: Offset,
+        expiring: Expiring,
+    },
     Group(GroupEffect),
 }
 
-/// An effect as one key and its value; `None` deletes. `Trim` has an entry type of its own instead.
+/// An effect as one key and its value; `None` deletes. `Trim`, `Replace` and `Remove` have entry types of their own instead.
 pub type KeyValue = (Bytes, Option<Bytes>);
 
 impl Effect {
     pub fn key_value(&self) -> Option<KeyValue> {
         let pair = match self {
             Effect::PutNode(node) => {
-                let value = Writer::default().u8(VALUE_VERSION).u32(node.next_partition).i64(node.producer_block_end).done();
+                let value = begin_value().u32(node.next_partition).i64(node.producer_block_end).done();
                 (Bytes::from_static(&[NODE]), Some(value))
             }
             Effect::PutStream(info) => (stream_key(info.id), Some(encode_stream(info))),
             Effect::DropStream(id) => (stream_key(*id), None),
-            Effect::Trim { .. } => return None,
+            Effect::Trim { .. } | Effect::Replace(_) | Effect::Remove { .. } => return None,
             Effect::ForgetProducer { partition, producer } => {
                 let key = Writer::default().u8(PRODUCER).raw(&partition.0.to_be_bytes()).i64(producer.0).done();
                 (key, None)
@@ -85,6 +103,10 @@ impl Effect {
             Effect::PutKept { owner, settings } => {
                 let key = Writer::default().u8(KEPT).raw(owner.as_bytes()).done();
                 (key, (!settings.is_empty()).then(|| encode_settings(settings)))
+            }
+            Effect::Expire { partition, base, expiring } => {
+                let key = Writer::default().u8(EXPIRING).raw(&partition.0.to_be_bytes()).raw(&base.0.to_be_bytes()).done();
+                (key, (!expiring.is_empty()).then(|| encode_expiring(expiring)))
             }
             Effect::Group(effect) => effect.encode(),
         };
@@ -113,6 +135,11 @@ impl Effect {
                 let settings = value.map(decode_settings).transpose()?.unwrap_or_default();
                 Ok(Effect::PutKept { owner, settings })
             }
+            (EXPIRING, value) => {
+                let (partition, base) = (PartitionId(key_reader.u32()?.swap_bytes()), Offset(key_reader.u64()?.swap_bytes()));
+                let expiring = value.map(|value| decode_expiring(value)).transpose()?.unwrap_or_default();
+                Ok(Effect::Expire { partition, base, expiring })
+            }
             (kind, value) if GROUPS.contains(&kind) => GroupEffect::decode(key, value).map(Effect::Group),
             _ => Err(StateDamage { what: "unknown kind of key" }),
         }
@@ -121,9 +148,11 @@ impl Effect {
     pub fn entry(&self) -> Entry {
         match (self, self.key_value()) {
             (Effect::Trim { partition, log_start }, _) => Entry::partition_trim(*partition, *log_start),
+            (Effect::Replace(replaced), _) => replaced::entry(replaced),
+            (Effect::Remove { partition, runs }, _) => removals::entry(*partition, runs),
             (_, Some((key, Some(value)))) => Entry::state_put(&key, value),
             (_, Some((key, None))) => Entry::state_delete(&key),
-            (_, None) => unreachable!("only a trim has no key"),
+            (_, None) => unreachable!("trims, replacements and removals alone have no key"),
         }
     }
 }
@@ -136,20 +165,13 @@ pub fn partition_of_key(rest: &[u8]) -> Result<PartitionId, StateDamage> {
     Ok(PartitionId(Reader::of(rest).u32()?.swap_bytes()))
 }
 
-/// Checks the version byte of a value.
-pub fn open_value(value: &[u8]) -> Result<Reader<'_>, StateDamage> {
+/// Checks the version byte of a stream's value, and gives it.
+fn open_stream(value: &[u8]) -> Result<(u8, Reader<'_>), StateDamage> {
     let mut from = Reader::of(value);
-    if from.u8()? != VALUE_VERSION {
-        return Err(StateDamage { what: "value of a newer version" });
+    match from.u8()? {
+        version @ 1..=STREAM_VERSION => Ok((version, from)),
+        _ => Err(StateDamage { what: "stream of a newer version" }),
     }
-    Ok(from)
-}
-
-/// A writer that has written the version byte.
-pub fn begin_value() -> Writer {
-    let mut out = Writer::default();
-    out.u8(VALUE_VERSION);
-    out
 }
 
 fn stream_key(id: StreamId) -> Bytes {
@@ -160,16 +182,19 @@ fn stream_id(from: &mut Reader<'_>) -> Result<StreamId, StateDamage> {
     Ok(StreamId(uuid::Uuid::from_bytes(from.sixteen()?)))
 }
 
-/// Name, version u32, home u32 (shard, 0 today), policy, settings, and the ids of the partitions as runs of (first u32, count u32):
-/// they are given out one after the other, so there are few.
+/// Name, version u32, home u32 (shard, 0 today), policy (since version 2 with retention by records i64, delete retention u64, least
+/// and largest compaction lag u64 and i64, dirty percent u8 behind the flags), settings, and the ids of the partitions as runs of
+/// (first u32, count u32): they are given out one after the other, so there are few.
 fn encode_stream(info: &StreamInfo) -> Bytes {
     const HOME: u32 = 0;
-    let mut out = begin_value();
+    let mut out = Writer::default();
+    out.u8(STREAM_VERSION);
     out.text(info.name.as_str()).u32(info.version).u32(HOME);
     let policy = &info.policy;
     out.i64(limit(policy.retention_ms)).i64(limit(policy.retention_bytes)).u32(policy.batch_bytes_max);
     let flags = u8::from(policy.expires) | u8::from(policy.compacted) << 1 | u8::from(policy.time == TimeSource::Log) << 2;
-    out.u8(flags);
+    out.u8(flags).i64(limit(policy.retention_records)).u64(policy.delete_retention_ms).u64(policy.compaction_lag_min_ms);
+    out.i64(limit(policy.compaction_lag_max_ms)).u8(policy.dirty_ratio_percent);
     write_settings(&mut out, &info.settings);
     let runs = runs(&info.partitions);
     out.count(runs.len());
@@ -195,16 +220,11 @@ fn runs(partitions: &[PartitionId]) -> Vec<(u32, u32)> {
 }
 
 fn decode_stream(id: StreamId, value: &[u8]) -> Result<StreamInfo, StateDamage> {
-    let mut from = open_value(value)?;
+    let (layout, mut from) = open_stream(value)?;
     let name = StreamName::parse(from.text()?).map_err(|_| StateDamage { what: "stream name" })?;
     let version = from.u32()?;
     let _home = from.u32()?;
-    let retention_ms = u64::try_from(from.i64()?).ok();
-    let retention_bytes = u64::try_from(from.i64()?).ok();
-    let batch_bytes_max = from.u32()?;
-    let flags = from.u8()?;
-    let time = if flags & 4 == 0 { TimeSource::Publisher } else { TimeSource::Log };
-    let policy = Policy { retention_ms, retention_bytes, expires: flags & 1 != 0, compacted: flags & 2 != 0, batch_bytes_max, time };
+    let policy = read_policy(layout, &mut from)?;
     let settings = read_settings(&mut from)?;
     let mut partitions = Vec::new();
     for _ in 0..from.count(8)? {
@@ -216,6 +236,24 @@ fn decode_stream(id: StreamId, value: &[u8]) -> Result<StreamInfo, StateDamage> 
     }
     from.end()?;
     Ok(StreamInfo { id, name, partitions, policy, settings, version })
+}
+
+fn read_policy(layout: u8, from: &mut Reader<'_>) -> Result<Policy, StateDamage> {
+    let retention_ms = u64::try_from(from.i64()?).ok();
+    let retention_bytes = u64::try_from(from.i64()?).ok();
+    let batch_bytes_max = from.u32()?;
+    let flags = from.u8()?;
+    let time = if flags & 4 == 0 { TimeSource::Publisher } else { TimeSource::Log };
+    let (expires, compacted) = (flags & 1 != 0, flags & 2 != 0);
+    let mut policy = Policy { retention_ms, retention_bytes, expires, compacted, batch_bytes_max, time, ..Policy::default() };
+    if layout >= 2 {
+        policy.retention_records = u64::try_from(from.i64()?).ok();
+        policy.delete_retention_ms = from.u64()?;
+        policy.compaction_lag_min_ms = from.u64()?;
+        policy.compaction_lag_max_ms = u64::try_from(from.i64()?).ok();
+        policy.dirty_ratio_percent = from.u8()?;
+    }
+    Ok(policy)
 }
 
 fn encode_settings(settings: &BTreeMap<String, String>) -> Bytes {
@@ -272,17 +310,17 @@ mod tests {
         survives(&Effect::PutStream(Arc::new(sample())));
         survives(&Effect::DropStream(sample().id));
         survives(&Effect::ForgetProducer { partition: PartitionId(258), producer: ProducerId(5) });
+        let expiring = vec![(3, firth_model::time::Millis(9))];
+        survives(&Effect::Expire { partition: PartitionId(258), base: Offset(70_000), expiring });
+        survives(&Effect::Expire { partition: PartitionId(258), base: Offset(70_000), expiring: Vec::new() });
         survives(&Effect::PutKept { owner: "group/a".to_owned(), settings: sample().settings });
         survives(&Effect::PutKept { owner: "group/a".to_owned(), settings: BTreeMap::new() });
     }
 
-    /// These bytes are on the disks of users: a change here needs a new version byte and both readers.
-    #[test]
-    fn a_stream_keeps_its_bytes() {
-        let value = encode_stream(&sample());
-        let hex: String = value.iter().map(|byte| format!("{byte:02x}")).collect();
-        let expected = concat!(
-            "01",
+    /// The bytes of `sample`, but for the version and what only version 2 has behind the flags.
+    fn stored(version: &str, added: &str) -> String {
+        [
+            version,
             "090000006f72646572732e6575",
             "04000000",
             "00000000",
@@ -290,14 +328,39 @@ mod tests {
             "ffffffffffffffff",
             "0c001000",
             "07",
+            added,
             "01000000",
             "0c000000726574656e74696f6e2e6d73",
             "020000002d31",
             "02000000",
             "0300000003000000",
-            "0900000001000000"
-        );
-        assert_eq!(hex, expected);
+            "0900000001000000",
+        ]
+        .concat()
+    }
+
+    fn unhex(text: &str) -> Vec<u8> {
+        (0..text.len() / 2).map(|at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).expect("hex")).collect()
+    }
+
+    /// These bytes are on the disks of users: a change here needs a new version byte and both readers.
+    #[test]
+    fn a_stream_keeps_its_bytes() {
+        let mut stream = sample();
+        stream.policy.retention_records = Some(1000);
+        stream.policy.compaction_lag_min_ms = 3;
+        let value = encode_stream(&stream);
+        let hex: String = value.iter().map(|byte| format!("{byte:02x}")).collect();
+        let added = concat!("e803000000000000", "005c260500000000", "0300000000000000", "ffffffffffffffff", "32");
+        assert_eq!(hex, stored("02", added));
+        assert_eq!(decode_stream(stream.id, &value).expect("own bytes"), stream);
+    }
+
+    #[test]
+    fn a_stream_of_version_1_is_read() {
+        let stream = decode_stream(sample().id, &unhex(&stored("01", ""))).expect("bytes of the first release");
+        assert_eq!(stream, sample());
+        assert!(decode_stream(sample().id, &unhex(&stored("03", ""))).is_err());
     }
 
     #[test]

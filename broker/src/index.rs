@@ -1,14 +1,12 @@
-//! Where the batches of one partition lie in the journal.
+//! Where the batches of one partition lie.
 //!
-//! Batches in recent extents have a row each; a sealed extent is one span, whose rows are in the extent's own directory. So memory
-//! follows the number of extents a partition lives in, not the number of its batches.
+//! Batches in recent extents have a row each; a sealed extent or a segment is one span, whose rows are in its own directory. So memory
+//! follows the number of extents and segments a partition lives in, not the number of its batches.
 
 use std::collections::VecDeque;
 
-use firth_model::ids::{ExtentNumber, Offset, Position};
+use firth_model::ids::{ExtentNumber, Offset, Position, SegmentId};
 use firth_model::time::Millis;
-
-use crate::layout::{Reader, StateDamage, Writer};
 
 /// One batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,10 +26,17 @@ impl Row {
     }
 }
 
-/// All batches of the partition in one sealed extent.
+/// What holds a span.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Place {
+    Extent(ExtentNumber),
+    Segment(SegmentId),
+}
+
+/// All batches of the partition with offsets from `base` to before `end`, in one sealed extent or one segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
-    pub extent: ExtentNumber,
+    pub place: Place,
     pub base: Offset,
     pub end: Offset,
     pub bytes: u64,
@@ -43,7 +48,7 @@ pub struct Span {
 /// Where a read begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spot {
-    /// In a sealed extent: ask its directory.
+    /// In a sealed extent or a segment: ask its directory.
     Span(Span),
     /// The row's place among the rows.
     Row(usize),
@@ -59,6 +64,12 @@ pub struct Index {
 }
 
 impl Index {
+    /// An index without rows.
+    pub fn of_spans(spans: Vec<Span>) -> Index {
+        let bytes = spans.iter().map(|span| span.bytes).sum();
+        Index { spans: spans.into(), rows: VecDeque::new(), bytes }
+    }
+
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -95,7 +106,7 @@ impl Index {
             }
             self.rows.pop_front();
             let grown = span.get_or_insert(Span {
-                extent,
+                place: Place::Extent(extent),
                 base: row.base,
                 end: row.base,
                 bytes: 0,
@@ -120,26 +131,47 @@ impl Index {
         }
     }
 
-    /// Drops what lies wholly below `log_start`; calls `gone` for each extent in which nothing is left.
-    pub fn trim(&mut self, log_start: Offset, extent_of: impl Fn(Position) -> ExtentNumber, mut gone: impl FnMut(ExtentNumber)) {
-        while let Some(span) = self.spans.front().copied() {
-            if span.end > log_start {
-                return;
-            }
+    /// Drops what lies wholly below `log_start`; calls `gone` for each span, and for each extent in which no row is left.
+    pub fn trim(&mut self, log_start: Offset, extent_of: impl Fn(Position) -> ExtentNumber, mut gone: impl FnMut(Place, u64)) {
+        while let Some(span) = self.spans.front().copied().filter(|span| span.end <= log_start) {
             self.spans.pop_front();
             self.bytes -= span.bytes;
-            gone(span.extent);
+            gone(span.place, span.bytes);
         }
-        while let Some(row) = self.rows.front().copied() {
-            if row.end() > log_start {
-                return;
-            }
+        self.pop_rows(|row| row.end() <= log_start, extent_of, gone);
+    }
+
+    fn pop_rows(&mut self, which: impl Fn(&Row) -> bool, extent_of: impl Fn(Position) -> ExtentNumber, mut gone: impl FnMut(Place, u64)) {
+        while let Some(row) = self.rows.front().copied().filter(&which) {
             self.rows.pop_front();
             self.bytes -= u64::from(row.bytes);
             let extent = extent_of(row.position);
             if self.rows.front().is_none_or(|next| extent_of(next.position) != extent) {
-                gone(extent);
+                gone(Place::Extent(extent), 0);
             }
+        }
+    }
+
+    /// Puts `spans`, which lie between `base` and `end`, in the place of everything that does. Calls `gone` as `trim` does.
+    ///
+    /// What is replaced is whole: no span or row reaches over `base` or `end`, but for a first one that was trimmed since.
+    pub fn replace(
+        &mut self,
+        (base, end): (Offset, Offset),
+        spans: &[Span],
+        extent_of: impl Fn(Position) -> ExtentNumber,
+        mut gone: impl FnMut(Place, u64),
+    ) {
+        let from = self.spans.partition_point(|span| span.end <= base);
+        let to = self.spans.partition_point(|span| span.base < end).max(from);
+        for span in self.spans.drain(from..to) {
+            self.bytes -= span.bytes;
+            gone(span.place, span.bytes);
+        }
+        self.pop_rows(|row| row.base < end && row.base >= base, extent_of, gone);
+        for (at, span) in spans.iter().enumerate() {
+            self.bytes += span.bytes;
+            self.spans.insert(from + at, *span);
         }
     }
 
@@ -164,30 +196,9 @@ impl Index {
         start
     }
 
-    /// Spans only: rows are found again by reading the journal from the first extent that was not sealed.
-    pub fn encode(&self, out: &mut Writer) {
-        out.count(self.spans.len());
-        for span in &self.spans {
-            out.u64(span.extent.0).u64(span.base.0).u64(span.end.0).u64(span.bytes);
-            out.i64(span.max_timestamp).i64(span.appended.0);
-        }
-    }
-
-    pub fn decode(from: &mut Reader<'_>) -> Result<Index, StateDamage> {
-        let mut index = Index::default();
-        for _ in 0..from.count(48)? {
-            let span = Span {
-                extent: ExtentNumber(from.u64()?),
-                base: Offset(from.u64()?),
-                end: Offset(from.u64()?),
-                bytes: from.u64()?,
-                max_timestamp: from.i64()?,
-                appended: Millis(from.i64()?),
-            };
-            index.bytes += span.bytes;
-            index.spans.push_back(span);
-        }
-        Ok(index)
+    /// Bytes of the spans in segments.
+    pub fn archived_bytes(&self) -> u64 {
+        self.spans.iter().filter(|span| matches!(span.place, Place::Segment(_))).map(|span| span.bytes).sum()
     }
 }
 
@@ -228,12 +239,12 @@ mod tests {
         let mut index = index(12);
         index.seal(ExtentNumber(0), extent_of);
         let mut gone = Vec::new();
-        index.trim(Offset(49), extent_of, |extent| gone.push(extent));
+        index.trim(Offset(49), extent_of, |place, _| gone.push(place));
         assert!(gone.is_empty());
-        index.trim(Offset(60), extent_of, |extent| gone.push(extent));
-        assert_eq!(gone, [ExtentNumber(0)]);
-        index.trim(Offset(120), extent_of, |extent| gone.push(extent));
-        assert_eq!(gone, [ExtentNumber(0), ExtentNumber(1), ExtentNumber(2)]);
+        index.trim(Offset(60), extent_of, |place, _| gone.push(place));
+        assert_eq!(gone, [Place::Extent(ExtentNumber(0))]);
+        index.trim(Offset(120), extent_of, |place, _| gone.push(place));
+        assert_eq!(gone, [0, 1, 2].map(|extent| Place::Extent(ExtentNumber(extent))));
         assert_eq!(index.bytes(), 0);
     }
 

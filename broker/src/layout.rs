@@ -151,3 +151,22 @@ impl<'a> Reader<'a> {
         if self.rest.is_empty() { Ok(()) } else { Err(StateDamage { what: "bytes after the value" }) }
     }
 }
+
+/// Version byte that most values begin with.
+const VALUE_VERSION: u8 = 1;
+
+/// Checks the version byte of a value.
+pub fn open_value(value: &[u8]) -> Result<Reader<'_>, StateDamage> {
+    let mut from = Reader::of(value);
+    if from.u8()? != VALUE_VERSION {
+        return Err(StateDamage { what: "value of a newer version" });
+    }
+    Ok(from)
+}
+
+/// A writer that has written the version byte.
+pub fn begin_value() -> Writer {
+    let mut out = Writer::default();
+    out.u8(VALUE_VERSION);
+    out
+}

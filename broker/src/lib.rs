@@ -4,6 +4,8 @@
 //! `apply`. See ARCHITECTURE.md for the path of a record.
 
 mod administer;
+pub mod archiver;
+pub mod archiving;
 #[doc(hidden)]
 pub mod bench;
 pub mod catalog;
@@ -12,17 +14,21 @@ mod cold;
 pub mod effect;
 mod extents;
 pub mod groups;
-mod index;
+pub mod index;
 mod layout;
+mod moving;
 pub mod node;
 mod partition;
 mod partition_view;
 mod producers;
-mod read_behind;
+pub mod read_behind;
 pub mod recovery;
+mod removals;
+pub mod replaced;
 mod schedule;
 pub mod shard;
 pub mod state;
+mod stripped;
 mod tail;
 mod upkeep;
 pub mod view;

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use firth_archive::checkpoints::Checkpoints;
+use firth_archive::segments::Segments;
 use firth_archive::store::Store;
 use firth_gateway::door::{Broker, NodeInfo};
 use firth_gateway::inbox::Inbox;
@@ -16,25 +17,34 @@ use firth_journal::entry::Entry;
 use firth_journal::journal::Journal;
 use firth_journal::options::{OpenError, Options};
 use firth_journal::spares::Room;
-use firth_model::ids::{ExtentNumber, Lsn, Position};
+use firth_model::ids::{ExtentNumber, Lsn, Position, SegmentId};
 use firth_model::ledger::Shares;
 use firth_model::time::Clock;
 
+use crate::archiver::{Archiver, Job, Outcome};
+use crate::archiving::ArchiveSettings;
 use crate::clock_watch::ClockWatch;
 use crate::groups::GroupSettings;
+use crate::read_behind::Sources;
 use crate::recovery::{Recovered, RecoveryError, recover};
-use crate::shard::{Checkpoint, Checkpointer, Log, Parts, Shard};
+use crate::shard::{Archive, Checkpoint, Checkpointer, Log, Parts, Shard};
 use crate::view::View;
 
 /// What a node is built from. Numbers are settings; clock, disk and chance are parts.
 pub struct NodeParts {
     pub disk: Arc<dyn Disk>,
+    /// Of checkpoints.
     pub store: Arc<dyn Store>,
+    /// Of segments.
+    pub segments: Arc<dyn Store>,
+    pub archive: ArchiveSettings,
     pub journal: Options,
     pub clock: Clock,
     /// Whether the clock can be believed.
     pub watch: Arc<ClockWatch>,
     pub dice: Box<dyn FnMut() -> u128 + Send>,
+    /// Names segments.
+    pub segment_dice: Box<dyn FnMut() -> u128 + Send>,
     pub info: NodeInfo,
     pub groups: GroupSettings,
     pub memory: Shares,
@@ -53,6 +63,9 @@ pub struct Node {
 struct Control {
     completed: Vec<Completed>,
     checkpointed: Vec<Option<(Lsn, Position)>>,
+    archived: Vec<Outcome>,
+    /// Segments that were there at the start.
+    found: Vec<SegmentId>,
     stopping: bool,
 }
 
@@ -63,9 +76,11 @@ impl Node {
         if let Some(torn) = &opened.torn {
             tracing::warn!(report = %torn, "the journal's last group was incomplete: it was never acknowledged and is kept aside");
         }
+        let segments = Arc::new(Segments::over(parts.segments, parts.memory.block_cache));
+        let sources = Sources { extents: opened.reader.clone(), segments };
         parts.watch.not_before(opened.append_ms);
         opened.reader.directories_at_most(parts.memory.directory_cache);
-        let view = Arc::new(View::over(opened.reader.clone(), parts.memory.tail_cache));
+        let view = Arc::new(View::over(sources.clone(), parts.memory.tail_cache));
         let inbox = Inbox::default();
         let control = Arc::new(Mutex::new(Control::default()));
         let (bell, board) = (inbox.clone(), control.clone());
@@ -75,7 +90,10 @@ impl Node {
         };
         opened.journal.start(completed, end_process).map_err(OpenError::Io)?;
         let checkpointer = CheckpointThread::start(checkpoints, inbox.clone(), control.clone());
+        let archive = ArchiveThread::start(Archiver::over(sources, parts.segment_dice), inbox.clone(), control.clone());
         let shard_parts = Parts {
+            archive: Box::new(archive),
+            archive_settings: parts.archive,
             entry_bytes_max: opened.journal.entry_bytes_max(),
             view: view.clone(),
             log: Box::new(opened.journal),
@@ -124,6 +142,7 @@ fn lock(control: &Mutex<Control>) -> std::sync::MutexGuard<'_, Control> {
 fn run(mut shard: Shard, inbox: &Inbox, control: &Mutex<Control>, clock: &Clock) {
     let mut submitted = Vec::new();
     let mut completed = Vec::new();
+    let (mut archived, mut found) = (Vec::new(), Vec::new());
     loop {
         let now = clock();
         let patience = u64::try_from(shard.next_deadline().since(now)).unwrap_or(0);
@@ -131,8 +150,16 @@ fn run(mut shard: Shard, inbox: &Inbox, control: &Mutex<Control>, clock: &Clock)
         let (checkpointed, stopping) = {
             let mut control = lock(control);
             std::mem::swap(&mut control.completed, &mut completed);
+            archived.append(&mut control.archived);
+            found.append(&mut control.found);
             (std::mem::take(&mut control.checkpointed), control.stopping)
         };
+        if !found.is_empty() {
+            shard.found_segments(std::mem::take(&mut found));
+        }
+        for outcome in archived.drain(..) {
+            shard.archived(outcome);
+        }
         for done in checkpointed {
             shard.checkpoint_ended(done);
         }
@@ -153,6 +180,10 @@ impl Log for Journal {
 
     fn room(&self) -> Room {
         Journal::room(self)
+    }
+
+    fn finish_extent(&mut self) {
+        Journal::finish_extent(self);
     }
 
     fn room_bytes(&self) -> u64 {
@@ -209,5 +240,62 @@ impl Checkpointer for CheckpointThread {
         if self.jobs.send(checkpoint).is_err() {
             tracing::error!("the checkpoint thread is gone");
         }
+    }
+}
+
+/// Makes and deletes segments beside the shard, one after the other.
+struct ArchiveThread {
+    work: mpsc::Sender<Work>,
+}
+
+enum Work {
+    Job(Job),
+    Delete(Vec<SegmentId>),
+}
+
+impl ArchiveThread {
+    fn start(mut archiver: Archiver, inbox: Inbox, control: Arc<Mutex<Control>>) -> ArchiveThread {
+        let (work, jobs) = mpsc::channel::<Work>();
+        let thread = std::thread::Builder::new().name("archive".to_owned()).spawn(move || {
+            let segments = archiver.sources().segments.clone();
+            match segments.list() {
+                Ok(ids) => lock(&control).found = ids,
+                Err(error) => tracing::warn!(%error, "segments cannot be listed; what nothing refers to stays until the next start"),
+            }
+            inbox.ring();
+            for work in jobs {
+                match work {
+                    Work::Job(job) => archiver.run(job, &mut |outcome| {
+                        lock(&control).archived.push(outcome);
+                        inbox.ring();
+                    }),
+                    Work::Delete(ids) => ids.into_iter().for_each(|id| {
+                        if let Err(error) = segments.delete(id) {
+                            tracing::warn!(%error, "a segment cannot be deleted; it stays until the next start");
+                        }
+                    }),
+                }
+            }
+        });
+        if let Err(error) = thread {
+            tracing::error!(%error, "no thread for segments");
+        }
+        ArchiveThread { work }
+    }
+
+    fn send(&self, work: Work) {
+        if self.work.send(work).is_err() {
+            tracing::error!("the archive thread is gone");
+        }
+    }
+}
+
+impl Archive for ArchiveThread {
+    fn start(&mut self, job: Job) {
+        self.send(Work::Job(job));
+    }
+
+    fn delete(&mut self, segments: Vec<SegmentId>) {
+        self.send(Work::Delete(segments));
     }
 }

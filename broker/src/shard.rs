@@ -15,12 +15,17 @@ use firth_gateway::streams::StreamInfo;
 use firth_journal::commit::Completed;
 use firth_journal::entry::Entry;
 use firth_journal::spares::Room;
-use firth_model::ids::{ExtentNumber, Lsn, Offset, PartitionId, Position};
+use firth_model::ids::{ExtentNumber, Lsn, Offset, PartitionId, Position, SegmentId};
+use firth_model::limits::EXPIRING_RECORDS_MAX;
+use firth_model::removed::RunSet;
 use firth_model::time::Millis;
 
+use crate::archiver::Job;
+use crate::archiving::{ArchiveSettings, Archiving};
 use crate::effect::Effect;
 use crate::groups::{Context, GroupSettings, Out};
 use crate::partition::{Decision, Partition};
+use crate::replaced::Replaced;
 use crate::state::State;
 use crate::view::View;
 
@@ -29,6 +34,8 @@ pub trait Log: Send {
     /// Queues the entries, in order, and gives the lsn of the last. Leaves `entries` empty.
     fn append(&mut self, entries: &mut Vec<Entry>) -> Lsn;
     fn room(&self) -> Room;
+    /// Has the extent that is written now finished, once everything that was handed over is in it.
+    fn finish_extent(&mut self);
     /// Bytes of entries that may be appended before the reserve is touched.
     fn room_bytes(&self) -> u64 {
         if self.room() == Room::Plenty { u64::MAX } else { 0 }
@@ -44,6 +51,12 @@ pub trait Checkpointer: Send {
     fn write(&mut self, checkpoint: Checkpoint);
 }
 
+/// Moves batches into segments, elsewhere, and deletes segments.
+pub trait Archive: Send {
+    fn start(&mut self, job: Job);
+    fn delete(&mut self, segments: Vec<SegmentId>);
+}
+
 /// State as it was right after `at`; the journal is to be read from `position` on to know where later batches lie.
 pub struct Checkpoint {
     pub at: Lsn,
@@ -57,6 +70,8 @@ pub(crate) enum Due {
     ShowStream(Arc<StreamInfo>),
     HideStream(Arc<StreamInfo>, Vec<Partition>),
     ShowStart(PartitionId, Offset),
+    ShowReplaced(Vec<Replaced>),
+    ShowRemoved(PartitionId, Arc<RunSet>),
     Checkpoint(Checkpoint),
 }
 
@@ -66,6 +81,8 @@ pub struct Shard {
     pub(crate) now: Millis,
     log: Box<dyn Log>,
     checkpointer: Box<dyn Checkpointer>,
+    archive: Box<dyn Archive>,
+    pub(crate) archiving: Archiving,
     pub(crate) dice: Box<dyn FnMut() -> u128 + Send>,
     group_settings: GroupSettings,
     entries: Vec<Entry>,
@@ -95,6 +112,8 @@ pub struct Parts {
     pub view: Arc<View>,
     pub log: Box<dyn Log>,
     pub checkpointer: Box<dyn Checkpointer>,
+    pub archive: Box<dyn Archive>,
+    pub archive_settings: ArchiveSettings,
     pub dice: Box<dyn FnMut() -> u128 + Send>,
     pub group_settings: GroupSettings,
     /// The last entry of the journal that was replayed.
@@ -128,6 +147,8 @@ impl Shard {
             now: parts.now,
             log: parts.log,
             checkpointer: parts.checkpointer,
+            archive: parts.archive,
+            archiving: Archiving::starting(parts.archive_settings, parts.now),
             dice,
             group_settings: parts.group_settings,
             entries: Vec::new(),
@@ -169,6 +190,7 @@ impl Shard {
         }
         self.group_timers();
         self.upkeep();
+        self.archive();
         if !self.entries.is_empty() {
             let last = self.log.append(&mut self.entries);
             debug_assert_eq!(last, self.last, "the journal counts entries as the shard does");
@@ -180,7 +202,8 @@ impl Shard {
 
     /// When the next turn is due even if nothing comes.
     pub fn next_deadline(&self) -> Millis {
-        let upkeep = self.upkeep.next_due();
+        let upkeep = self.upkeep.next_due().min(self.archiving.due);
+        let upkeep = self.state.expiries.next_due().map_or(upkeep, |due| upkeep.min(due.max(self.upkeep.expiry_due)));
         self.state.groups.next_deadline().map_or(upkeep, |groups| groups.min(upkeep))
     }
 
@@ -225,6 +248,9 @@ impl Shard {
                 Ok(firth_gateway::answer::Placed { base_offset, log_start, duplicate: true })
             }
             Decision::Append { base_offset } => {
+                if self.state.expiries.records() + publish.expires.len() > EXPIRING_RECORDS_MAX {
+                    return Err(Refusal::Overloaded);
+                }
                 let entry = held.entry(batch, base_offset);
                 if entry.bytes() > self.entry_bytes_max {
                     let (bytes, bytes_max) = (entry.bytes() as u64, self.entry_bytes_max as u64);
@@ -235,6 +261,10 @@ impl Shard {
                 self.last = self.last.next();
                 *upto = self.last;
                 self.state.apply_batch(publish.partition, &batch.header, base_offset, self.now, self.last);
+                if !publish.expires.is_empty() {
+                    let expiring = publish.expires.clone();
+                    *upto = self.emit(&Effect::Expire { partition: publish.partition, base: base_offset, expiring });
+                }
                 Ok(firth_gateway::answer::Placed { base_offset, log_start, duplicate: false })
             }
         }
@@ -307,6 +337,9 @@ impl Shard {
         self.touched.clear();
         for group in &commit.groups {
             self.view.tail.push(group.position, group.bytes.clone());
+            if !group.batches.is_empty() && self.archiving.open_since.is_none() {
+                self.archiving.open_since = Some(commit.append_ms);
+            }
             for located in &group.batches {
                 if self.state.place(located, commit.append_ms) {
                     self.touched.push(located.row.partition);
@@ -320,6 +353,7 @@ impl Shard {
         if let Some(extent) = commit.sealed {
             self.state.seal(extent);
             self.upkeep.sealed(extent);
+            self.archiving.open_since = None;
         }
         self.durable = commit.durable;
         while self.waiting.front().is_some_and(|(lsn, _)| *lsn <= self.durable) {
@@ -358,6 +392,12 @@ impl Shard {
                 self.state.free(&partitions);
             }
             Due::ShowStart(partition, log_start) => self.state.trim_index(partition, log_start),
+            Due::ShowRemoved(partition, removed) => {
+                if let Some(held) = self.state.partitions.get(&partition) {
+                    held.view.show_removed(removed);
+                }
+            }
+            Due::ShowReplaced(replaced) => self.show_replaced(&replaced),
             Due::Checkpoint(checkpoint) => self.checkpointer.write(checkpoint),
         }
     }
@@ -369,6 +409,18 @@ impl Shard {
 
     pub(crate) fn release(&mut self, extents: &[ExtentNumber]) {
         self.log.release(extents);
+    }
+
+    pub(crate) fn finish_extent(&mut self) {
+        self.log.finish_extent();
+    }
+
+    pub(crate) fn start_job(&mut self, job: Job) {
+        self.archive.start(job);
+    }
+
+    pub(crate) fn delete_segments(&mut self, segments: Vec<SegmentId>) {
+        self.archive.delete(segments);
     }
 }
 

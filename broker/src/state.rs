@@ -10,16 +10,18 @@ use firth_journal::entry::{EntryKind, read_batch, read_partition_trim, read_stat
 use firth_journal::group::Located;
 use firth_journal::options::Replayed;
 use firth_model::batch::BatchHeader;
-use firth_model::ids::{ExtentNumber, Lsn, Offset, PartitionId, ProducerId};
+use firth_model::ids::{ExtentNumber, Lsn, Offset, PartitionId, ProducerId, SegmentId};
 use firth_model::time::Millis;
 
 use crate::catalog::Catalog;
 use crate::effect::{Effect, NodeRecord, PARTITION, partition_key, partition_of_key};
 use crate::extents::Extents;
 use crate::groups::machine::Groups;
-use crate::index::Row;
+use crate::index::{Place, Row};
 use crate::layout::{StateDamage, Writer};
 use crate::partition::Partition;
+use crate::removals::{self, Expiries, write_runs};
+use crate::replaced::{Replaced, read_entry, write_spans};
 
 pub type Partitions = HashMap<PartitionId, Partition, foldhash::fast::RandomState>;
 
@@ -30,6 +32,7 @@ pub struct State {
     pub groups: Groups,
     pub kept: BTreeMap<String, BTreeMap<String, String>>,
     pub extents: Extents,
+    pub expiries: Expiries,
     /// Over all partitions.
     pub producers: usize,
     dirty: Dirty,
@@ -53,6 +56,7 @@ impl State {
             groups,
             kept: BTreeMap::new(),
             extents: Extents::of_size(extent_bytes),
+            expiries: Expiries::default(),
             producers: 0,
             dirty: Dirty::default(),
             dropped: Vec::new(),
@@ -74,15 +78,42 @@ impl State {
                     held.log_start = held.log_start.max(*log_start);
                     held.next = held.next.max(held.log_start);
                     held.last_lsn = lsn;
+                    if !held.removed.is_empty() {
+                        Arc::make_mut(&mut held.removed).trim_below(held.log_start.0);
+                    }
                     self.dirty.partitions.insert(*partition);
                 }
             }
             Effect::ForgetProducer { partition, producer } => self.forget(*partition, *producer),
+            Effect::Replace(replaced) => {
+                for part in replaced {
+                    if let Some(held) = self.partitions.get_mut(&part.partition) {
+                        held.replacing.push_back(part.clone());
+                        held.cleaned_to = held.cleaned_to.max(part.cleaned_to);
+                        self.dirty.partitions.insert(part.partition);
+                    }
+                }
+            }
             Effect::PutKept { owner, settings } => {
                 if settings.is_empty() {
                     self.kept.remove(owner);
                 } else {
                     self.kept.insert(owner.clone(), settings.clone());
+                }
+            }
+            Effect::Remove { partition, runs } => {
+                if let Some(held) = self.partitions.get_mut(partition) {
+                    let removed = Arc::make_mut(&mut held.removed);
+                    runs.iter().for_each(|run| {
+                        removed.insert(run.start.max(held.log_start.0)..run.end.min(held.next.0));
+                    });
+                    held.last_lsn = lsn;
+                    self.dirty.partitions.insert(*partition);
+                }
+            }
+            Effect::Expire { partition, base, expiring } => {
+                if self.partitions.contains_key(partition) {
+                    self.expiries.put(*partition, *base, expiring.clone());
                 }
             }
             Effect::Group(effect) => self.groups.apply(effect),
@@ -132,6 +163,27 @@ impl State {
         trim(&mut self.extents, held, log_start);
     }
 
+    /// The oldest replacement that was decided for the partition is durable: shows it.
+    pub fn replace_index(&mut self, partition: PartitionId) {
+        let Some(held) = self.partitions.get_mut(&partition) else { return };
+        let Some(replaced) = held.replacing.pop_front() else { return };
+        let mut gone = Vec::new();
+        let extents = &mut self.extents;
+        let extent_of = |position| extents.extent_of(position);
+        let mut index = held.view.index();
+        index.replace((replaced.base, replaced.end), &replaced.spans, extent_of, |place, bytes| gone.push((place, bytes)));
+        drop(index);
+        replaced.spans.iter().for_each(|span| extents.took_span(span));
+        gone.into_iter().for_each(|(place, bytes)| extents.lost(place, bytes));
+        let log_start = held.view.log_start();
+        trim(&mut self.extents, held, log_start);
+    }
+
+    /// Segments of replacements that are not durable yet.
+    pub fn replacing(&self) -> impl Iterator<Item = SegmentId> {
+        self.partitions.values().flat_map(|held| held.replacing.iter().flat_map(Replaced::segments))
+    }
+
     /// The partitions dropped since the last call: `free` them when their drop is durable.
     pub fn take_dropped(&mut self) -> Vec<Partition> {
         std::mem::take(&mut self.dropped)
@@ -169,6 +221,11 @@ impl State {
                 self.producers -= held.producers.len();
                 self.dirty.partitions.remove(id);
                 self.dirty.values.insert(partition_key(*id), None);
+                for base in self.expiries.of(*id) {
+                    self.expiries.put(*id, base, Vec::new());
+                    let forgotten = Effect::Expire { partition: *id, base, expiring: Vec::new() };
+                    self.dirty.values.extend(forgotten.key_value());
+                }
                 self.dropped.push(held);
             }
         }
@@ -193,9 +250,7 @@ impl State {
                 };
                 held.decode_into(value)?;
                 self.producers += held.producers.len();
-                for span in held.view.index().spans() {
-                    self.extents.took_first(span.extent);
-                }
+                held.view.index().spans().iter().for_each(|span| self.extents.took_span(span));
                 Ok(())
             }
             _ => {
@@ -220,6 +275,11 @@ impl State {
                     let (partition, log_start) = read_partition_trim(&entry.body).ok_or(UNREADABLE)?;
                     self.apply(&Effect::Trim { partition, log_start }, entry.lsn);
                 }
+                EntryKind::RecordsRemoved => {
+                    let (partition, runs) = removals::read_entry(&entry.body)?;
+                    self.apply(&Effect::Remove { partition, runs }, entry.lsn);
+                }
+                EntryKind::SegmentsReplaced => self.apply(&Effect::Replace(read_entry(&entry.body)?), entry.lsn),
                 EntryKind::StatePut => {
                     let (key, value) = read_state_put(&entry.body).ok_or(UNREADABLE)?;
                     self.apply(&Effect::decode(&key, Some(&value))?, entry.lsn);
@@ -247,7 +307,9 @@ impl State {
         for id in ids {
             let Some(held) = self.partitions.get(&id) else { continue };
             held.view.show_end(held.next);
-            let log_start = held.log_start;
+            held.view.show_removed(held.removed.clone());
+            let (log_start, replacements) = (held.log_start, held.replacing.len());
+            (0..replacements).for_each(|_| self.replace_index(id));
             self.trim_index(id, log_start);
         }
     }
@@ -273,13 +335,21 @@ impl State {
         let streams = self.catalog.all().map(|info| Effect::PutStream(info.clone()));
         let kept = self.kept.iter().map(|(owner, settings)| Effect::PutKept { owner: owner.clone(), settings: settings.clone() });
         let groups = self.groups.dump().into_iter().map(Effect::Group);
-        let effects = streams.chain(kept).chain(groups).chain([Effect::PutNode(self.node)]);
+        let expiring = self.expiries.all();
+        let expiring = expiring.map(|(partition, base, expiring)| Effect::Expire { partition, base, expiring: expiring.clone() });
+        let effects = streams.chain(kept).chain(expiring).chain(groups).chain([Effect::PutNode(self.node)]);
         let pairs = effects.filter_map(|effect| effect.key_value());
         let mut dump: BTreeMap<Bytes, Bytes> = pairs.filter_map(|(key, value)| Some((key, value?))).collect();
         for (id, held) in &self.partitions {
             let mut out = Writer::default();
             out.u64(held.log_start.0).u64(held.next.0).i32(held.epoch.0);
             held.producers.encode_timeless(&mut out);
+            // When an extent was sealed is the journal's affair; what lies in segments must come back as it was.
+            let mut archived = held.spans();
+            archived.retain(|span| matches!(span.place, Place::Segment(_)) && span.end > held.log_start);
+            write_spans(&mut out, &archived);
+            out.u64(held.cleaned_to.0);
+            write_runs(&mut out, &held.removed);
             dump.insert(partition_key(*id), out.done());
         }
         dump
@@ -288,8 +358,8 @@ impl State {
 
 fn trim(extents: &mut Extents, held: &Partition, log_start: Offset) {
     let mut gone = Vec::new();
-    held.view.index().trim(log_start, |position| extents.extent_of(position), |extent| gone.push(extent));
-    for extent in gone {
-        extents.lost_last(extent);
+    held.view.index().trim(log_start, |position| extents.extent_of(position), |place, bytes| gone.push((place, bytes)));
+    for (place, bytes) in gone {
+        extents.lost(place, bytes);
     }
 }

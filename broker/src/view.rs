@@ -8,7 +8,6 @@ use firth_gateway::refusal::Refusal;
 use firth_gateway::streams::StreamInfo;
 use firth_gateway::view::{Bounds, FoundBatch, LogView, ReadNow, Records, Waiter};
 use firth_journal::entry::batch_of;
-use firth_journal::reader::Reader;
 use firth_model::ids::{LeaderEpoch, Offset, PartitionId, StreamId};
 use firth_model::limits::COLD_READ_THREADS;
 use firth_model::names::StreamName;
@@ -16,7 +15,8 @@ use firth_model::names::StreamName;
 use crate::cold::ColdThreads;
 use crate::index::Spot;
 use crate::partition_view::PartitionView;
-use crate::read_behind;
+use crate::read_behind::{self, Sources};
+use crate::stripped::live_records;
 use crate::tail::Tail;
 
 /// All of it. One for a node.
@@ -24,7 +24,7 @@ pub struct View {
     streams: RwLock<Streams>,
     partitions: RwLock<HashMap<PartitionId, Arc<PartitionView>, foldhash::fast::RandomState>>,
     pub tail: Tail,
-    reader: Arc<Reader>,
+    sources: Sources,
     cold: ColdThreads,
 }
 
@@ -35,12 +35,12 @@ struct Streams {
 }
 
 impl View {
-    pub fn over(reader: Arc<Reader>, tail_bytes_max: u64) -> View {
+    pub fn over(sources: Sources, tail_bytes_max: u64) -> View {
         View {
             streams: RwLock::default(),
             partitions: RwLock::default(),
             tail: Tail::with_max(tail_bytes_max),
-            reader,
+            sources,
             cold: ColdThreads::idle(),
         }
     }
@@ -76,15 +76,23 @@ impl View {
     /// A read that may block, on the caller's own thread: for simulations and offline tools.
     pub fn read_here(&self, partition: PartitionId, from: Offset, bytes_max: u32) -> Result<Records, Refusal> {
         let partition = self.partition(partition).ok_or(Refusal::NotFound)?;
-        match self.read_memory(&partition, from, bytes_max) {
+        match self.read_live(&partition, from, bytes_max) {
             ReadNow::Ready(records) => Ok(records),
-            ReadNow::Behind => read_behind::batches(&self.reader, &partition, from, bytes_max),
+            ReadNow::Behind => read_behind::batches(&self.sources, &partition, from, bytes_max),
             ReadNow::Refused(refusal) => Err(refusal),
         }
     }
 
     fn partition(&self, id: PartitionId) -> Option<Arc<PartitionView>> {
         self.partitions.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    /// As `read_memory`, without the removed records.
+    fn read_live(&self, partition: &PartitionView, from: Offset, bytes_max: u32) -> ReadNow {
+        match self.read_memory(partition, from, bytes_max) {
+            ReadNow::Ready(records) => live_records(partition, records).map_or_else(ReadNow::Refused, ReadNow::Ready),
+            other => other,
+        }
     }
 
     fn read_memory(&self, partition: &PartitionView, from: Offset, bytes_max: u32) -> ReadNow {
@@ -147,7 +155,7 @@ impl LogView for View {
 
     fn read(&self, partition: PartitionId, from: Offset, bytes_max: u32) -> ReadNow {
         match self.partition(partition) {
-            Some(partition) => self.read_memory(&partition, from, bytes_max),
+            Some(partition) => self.read_live(&partition, from, bytes_max),
             None => ReadNow::Refused(Refusal::NotFound),
         }
     }
@@ -156,24 +164,24 @@ impl LogView for View {
         let Some(partition) = self.partition(partition) else {
             return Box::pin(async { Err(Refusal::NotFound) });
         };
-        let reader = self.reader.clone();
-        self.cold.run(COLD_READ_THREADS, move || read_behind::batches(&reader, &partition, from, bytes_max))
+        let sources = self.sources.clone();
+        self.cold.run(COLD_READ_THREADS, move || read_behind::batches(&sources, &partition, from, bytes_max))
     }
 
     fn find_time(&self, partition: PartitionId, timestamp: i64) -> BoxFuture<'static, Result<Option<FoundBatch>, Refusal>> {
         let Some(partition) = self.partition(partition) else {
             return Box::pin(async { Err(Refusal::NotFound) });
         };
-        let reader = self.reader.clone();
-        self.cold.run(COLD_READ_THREADS, move || read_behind::first_at_or_after(&reader, &partition, timestamp))
+        let sources = self.sources.clone();
+        self.cold.run(COLD_READ_THREADS, move || read_behind::first_at_or_after(&sources, &partition, timestamp))
     }
 
     fn find_latest_time(&self, partition: PartitionId) -> BoxFuture<'static, Result<Option<FoundBatch>, Refusal>> {
         let Some(partition) = self.partition(partition) else {
             return Box::pin(async { Err(Refusal::NotFound) });
         };
-        let reader = self.reader.clone();
-        self.cold.run(COLD_READ_THREADS, move || read_behind::latest(&reader, &partition))
+        let sources = self.sources.clone();
+        self.cold.run(COLD_READ_THREADS, move || read_behind::latest(&sources, &partition))
     }
 
     fn epoch_end(&self, partition: PartitionId, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {

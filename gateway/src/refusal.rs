@@ -83,6 +83,8 @@ pub enum Refusal {
     StorageFull,
     /// What was asked for is damaged on disk; it is never served.
     Damaged,
+    /// What was asked for lies in a store that cannot be reached now; it may be asked for again.
+    Unavailable,
     Overloaded,
     TimedOut,
     Stopping,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use firth_model::batch::Batch;
 use firth_model::ids::{Offset, PartitionId, ProducerEpoch, ProducerId, StreamId};
 use firth_model::names::StreamName;
+use firth_model::time::Millis;
 
 use crate::groups::GroupMove;
 use crate::streams::Policy;
@@ -53,6 +54,8 @@ pub struct Publish {
     pub partition: PartitionId,
     pub batch: Batch,
     pub wait: Wait,
+    /// Records that expire by themselves: offset counted from the batch's first, rising, and the moment. Empty for most batches.
+    pub expires: Vec<(u32, Millis)>,
 }
 
 /// When a publish is answered.

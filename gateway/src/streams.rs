@@ -28,6 +28,16 @@ pub struct Policy {
     /// Largest batch, in bytes as stored.
     pub batch_bytes_max: u32,
     pub time: TimeSource,
+    /// A partition keeps at most so many of its newest records; `None` sets no limit.
+    pub retention_records: Option<u64>,
+    /// How long a compacted stream keeps the record that says a key is deleted, from the first cleaning that met it.
+    pub delete_retention_ms: u64,
+    /// Age below which a record of a compacted stream is not compacted.
+    pub compaction_lag_min_ms: u64,
+    /// Age at which a record of a compacted stream is compacted at the latest; `None` sets no limit.
+    pub compaction_lag_max_ms: Option<u64>,
+    /// Share of not yet compacted bytes, from 0 to 100, at which a stream is compacted.
+    pub dirty_ratio_percent: u8,
 }
 
 impl Default for Policy {
@@ -39,6 +49,11 @@ impl Default for Policy {
             compacted: false,
             batch_bytes_max: 1_048_588,
             time: TimeSource::Publisher,
+            retention_records: None,
+            delete_retention_ms: 24 * 60 * 60 * 1000,
+            compaction_lag_min_ms: 0,
+            compaction_lag_max_ms: None,
+            dirty_ratio_percent: 50,
         }
     }
 }

@@ -63,6 +63,14 @@ impl Driver {
         }
     }
 
+    /// Finishes the extent that is written now, if it holds entries.
+    pub fn finish_extent(&mut self, now: Millis, completed: &mut dyn FnMut(Completed)) -> io::Result<()> {
+        match self.core.finish(now) {
+            Some(write) => self.perform(write, completed),
+            None => Ok(()),
+        }
+    }
+
     /// Says on disk what is durable, if it was not said.
     pub fn mark(&mut self, now: Millis) -> io::Result<()> {
         match self.core.marker(now) {
@@ -123,6 +131,8 @@ pub struct Handover {
 #[derive(Default)]
 struct Waiting {
     entries: Vec<Entry>,
+    /// The extent is to be finished behind what waits.
+    finish: bool,
     stopping: bool,
     asleep: bool,
 }
@@ -152,10 +162,15 @@ impl Handover {
         self.bell.notify_one();
     }
 
-    /// Takes what waits, into an empty list. Sleeps while there is nothing, at most `patience`. True: the end.
-    fn take(&self, into: &mut Vec<Entry>, patience: Option<Duration>) -> bool {
+    pub fn finish_extent(&self) {
+        self.lock().finish = true;
+        self.bell.notify_one();
+    }
+
+    /// Takes what waits, into an empty list. Sleeps while there is nothing, at most `patience`.
+    fn take(&self, into: &mut Vec<Entry>, patience: Option<Duration>) -> Taken {
         let mut waiting = self.lock();
-        if waiting.entries.is_empty() && !waiting.stopping {
+        if waiting.entries.is_empty() && !waiting.stopping && !waiting.finish {
             waiting.asleep = true;
             waiting = match patience {
                 Some(patience) => self.bell.wait_timeout(waiting, patience).unwrap_or_else(PoisonError::into_inner).0,
@@ -164,8 +179,14 @@ impl Handover {
             waiting.asleep = false;
         }
         std::mem::swap(into, &mut waiting.entries);
-        waiting.stopping
+        Taken { finish: std::mem::take(&mut waiting.finish), stopping: waiting.stopping }
     }
+}
+
+/// What is asked beside the entries.
+struct Taken {
+    finish: bool,
+    stopping: bool,
 }
 
 /// The thread's loop, until it is stopped and everything queued is durable.
@@ -173,8 +194,8 @@ pub fn run(mut driver: Driver, handover: &Handover, clock: &Clock, mut completed
     let mut entries = Vec::new();
     let mut marked = true;
     loop {
-        let stopping = handover.take(&mut entries, (!marked).then_some(MARKER_AFTER));
-        if entries.is_empty() {
+        let Taken { finish, stopping } = handover.take(&mut entries, (!marked).then_some(MARKER_AFTER));
+        if entries.is_empty() && !finish {
             // Idle, or about to end: the last group is still without evidence that it is durable.
             driver.mark(clock())?;
             marked = true;
@@ -185,6 +206,9 @@ pub fn run(mut driver: Driver, handover: &Handover, clock: &Clock, mut completed
         }
         driver.core.enqueue(entries.drain(..));
         driver.turn(clock(), &mut completed)?;
+        if finish {
+            driver.finish_extent(clock(), &mut completed)?;
+        }
         marked = false;
     }
 }

@@ -36,6 +36,7 @@ struct Active {
     /// Where the next group begins.
     at: u32,
     rows: Vec<Located>,
+    holds_entries: bool,
 }
 
 /// One write to one extent, to be followed by a sync of it.
@@ -89,7 +90,7 @@ impl Core {
     /// Goes on in an extent whose header is on disk.
     pub fn begin(&mut self, header: ExtentHeader) {
         debug_assert!(self.active.is_none());
-        self.active = Some(Active { header, at: BLOCK_BYTES, rows: Vec::new() });
+        self.active = Some(Active { header, at: BLOCK_BYTES, rows: Vec::new(), holds_entries: false });
     }
 
     /// The first group of a writer, for a fresh extent.
@@ -173,6 +174,12 @@ impl Core {
         Some(built)
     }
 
+    /// As `seal`, for an extent that holds entries.
+    pub fn finish(&mut self, now: Millis) -> Option<Write> {
+        let holds = self.active.as_ref().is_some_and(|active| active.at > BLOCK_BYTES && active.holds_entries);
+        if holds { self.seal(now) } else { None }
+    }
+
     /// The directory at the end of the active extent. Needs no room that a group could have had.
     pub fn seal(&mut self, now: Millis) -> Option<Write> {
         let header = self.header(GroupKind::Directory, now)?;
@@ -231,6 +238,7 @@ impl Core {
         if let Some(active) = &mut self.active {
             active.at += u32::try_from(built.bytes.len()).expect("a group fits an extent");
             active.rows.extend_from_slice(&built.batches);
+            active.holds_entries |= built.last_lsn >= built.first_lsn;
         }
     }
 }

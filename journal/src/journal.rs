@@ -159,6 +159,11 @@ impl Journal {
         self.last_lsn
     }
 
+    /// Has the extent that is written now finished, behind everything that was appended. Nothing happens if it holds no entry.
+    pub fn finish_extent(&self) {
+        self.handover.finish_extent();
+    }
+
     pub fn room(&self) -> Room {
         self.spares.room()
     }

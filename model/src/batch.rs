@@ -6,7 +6,7 @@
 //! 12  partitionLeaderEpoch  i32   patched by the owner
 //! 16  magic                 i8    2
 //! 17  crc                   u32   crc32c of everything from `attributes` on
-//! 21  attributes            i16   bits 0-2 codec, 3 log append time, 4 transactional, 5 control
+//! 21  attributes            i16   bits 0-2 codec, 3 log append time, 4 transactional, 5 control, 6 delete horizon
 //! 23  lastOffsetDelta       i32
 //! 27  baseTimestamp         i64
 //! 35  maxTimestamp          i64
@@ -35,6 +35,9 @@ pub const LOG_APPEND_TIME: i16 = 1 << 3;
 pub const TRANSACTIONAL: i16 = 1 << 4;
 /// `attributes` bit: a marker, not data.
 pub const CONTROL: i16 = 1 << 5;
+
+/// `attributes` bit: the base timestamp is the moment from which on the batch's tombstones may go (KIP-534).
+pub const DELETE_HORIZON: i16 = 1 << 6;
 
 /// The fixed fields of a batch, as its producer wrote them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

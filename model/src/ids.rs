@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::time::Millis;
+
 /// Identifier of a stream, new on every creation: a stream that is made again under an old name gets another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId(pub uuid::Uuid);
@@ -70,3 +72,18 @@ pub struct Position(pub u64);
 /// Number of a journal extent: 0, 1, 2, … never reused; a recycled file gets a new one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ExtentNumber(pub u64);
+
+/// Name of an archive segment, never reused. The upper 48 bits are the milliseconds since 1970 when it was made, the rest is chance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SegmentId(pub u128);
+
+impl SegmentId {
+    pub fn made(at: Millis, chance: u128) -> SegmentId {
+        let ms = u128::try_from(at.0).unwrap_or(0) & ((1 << 48) - 1);
+        SegmentId(ms << 80 | chance >> 48)
+    }
+
+    pub fn made_at(self) -> Millis {
+        Millis(i64::try_from(self.0 >> 80).unwrap_or(i64::MAX))
+    }
+}

@@ -1,4 +1,4 @@
-//! The node's bytes of memory, and the share each part may hold.
+//! The node's memory in bytes, and each part's share.
 
 use crate::limits::{
     BLOCK_CACHE_BYTES, DIRECTORY_CACHE_BYTES, MEMORY_BYTES_MIN, MEMORY_SHARES_DIVISOR, REQUEST_BYTES_IN_FLIGHT_MAX,

@@ -3,8 +3,16 @@
 //! Pure data. Nothing here waits, reads a clock, opens a file or knows a protocol.
 
 pub mod batch;
+pub mod batch_builder;
+pub mod cleaning;
+pub mod compression;
+pub mod expiry;
 pub mod ids;
+pub mod key_map;
 pub mod ledger;
 pub mod limits;
 pub mod names;
+pub mod record_reader;
+pub mod removed;
 pub mod time;
+pub mod walk;

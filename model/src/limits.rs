@@ -12,6 +12,20 @@ pub const REPLAY_BYTES_MAX: u64 = 256 << 20;
 pub const TAIL_CACHE_BYTES: u64 = 128 << 20;
 /// Directories of sealed extents kept in memory for readers behind the tail.
 pub const DIRECTORY_CACHE_BYTES: u64 = 64 << 20;
+/// Directories of segments kept in memory.
+pub const SEGMENT_DIRECTORY_CACHE_BYTES: u64 = 32 << 20;
+/// Largest single read of extents: long enough to run at the rate of a disk.
+pub const COLD_READ_AT_ONCE: u64 = 1 << 20;
+/// A segment is finished when it reaches this size: it is built in memory, so it may not be much larger.
+pub const SEGMENT_BYTES: usize = 32 << 20;
+/// A partition with this much in one go gets segments of its own, so that its readers pass over nobody else's records.
+pub const OWN_SEGMENT_BYTES: u64 = 16 << 20;
+/// Bytes that one archive job moves: what a crash may have it do again.
+pub const JOB_BYTES: u64 = 256 << 20;
+/// Partitions of one archive job: their replacements go into few journal entries.
+pub const JOB_PARTITIONS: usize = 16 << 10;
+/// Small segments are merged when there are so many of them.
+pub const MERGE_SEGMENTS_MIN: usize = 8;
 /// Blocks of segments kept in memory for readers of old records.
 pub const BLOCK_CACHE_BYTES: u64 = 128 << 20;
 /// A node believes it has at least this: with less even one largest batch on its way in and out would not fit.
@@ -21,6 +35,10 @@ pub const MEMORY_SHARES_DIVISOR: u64 = 16;
 /// Bytes of records in answers that no socket took yet, over all connections: a slow consumer holds what it asked for until it
 /// reads it.
 pub const RESPONSE_BYTES_UNSENT_MAX: usize = 256 << 20;
+/// Records of a node that carry a time to live and wait for it: about 50 bytes of memory each.
+pub const EXPIRING_RECORDS_MAX: usize = 1_000_000;
+/// Hashes of keys while a partition is compacted; what does not fit waits for the next round.
+pub const COMPACTION_MAP_BYTES: usize = 64 << 20;
 /// Threads that read behind the tail cache; four keep a disk's queue busy without fighting over two cores.
 pub const COLD_READ_THREADS: usize = 4;
 /// Partitions of a node. Beyond this start-up and memory figures are not tested.

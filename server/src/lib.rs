@@ -1,5 +1,6 @@
 //! Builds one node from one configuration: opens, wires, listens, stops.
 
+pub mod archive;
 pub mod config;
 pub mod identity;
 pub mod listen;

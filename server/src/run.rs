@@ -9,12 +9,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use firth_broker::archiving::ArchiveSettings;
 use firth_broker::clock_watch::ClockWatch;
 use firth_broker::groups::GroupSettings;
 use firth_broker::node::{Node, NodeParts};
 use firth_gateway::door::NodeInfo;
 use firth_gateway::protocol::Protocol;
 use firth_kafka::{Kafka, KafkaSettings};
+use firth_model::limits::SEGMENT_BYTES;
 use firth_model::time::{Clock, Millis};
 
 use crate::config::{Config, Listener};
@@ -44,9 +46,20 @@ fn open(config: &Config, identity: &identity::Identity) -> Result<Node> {
     let watch = ClockWatch::over(system_clock(), steady_clock());
     let mut memory = memory::shares(config.memory_bytes);
     memory.tail_cache = config.tail_bytes.unwrap_or(memory.tail_cache);
+    memory.block_cache = config.block_bytes.unwrap_or(memory.block_cache);
+    let segments = crate::archive::segment_store(config)?;
     let parts = NodeParts {
         disk: Arc::new(disk),
         store: Arc::new(store),
+        segments,
+        archive: ArchiveSettings {
+            journal_bytes_max: config.journal_bytes_max,
+            after_ms: config.archive_after_ms,
+            // A segment is built in memory.
+            segment_bytes: usize::try_from(memory.block_cache).unwrap_or(SEGMENT_BYTES).min(SEGMENT_BYTES),
+            ..ArchiveSettings::default()
+        },
+        segment_dice: Box::new(|| uuid::Uuid::new_v4().as_u128()),
         journal: firth_journal::options::Options {
             extent_bytes: config.extent_bytes,
             clock: watch.clock(),
@@ -78,7 +91,6 @@ fn system_clock() -> Clock {
     })
 }
 
-#[expect(clippy::disallowed_methods)]
 fn steady_clock() -> Clock {
     let began = Instant::now();
     Arc::new(move || Millis(i64::try_from(began.elapsed().as_millis()).unwrap_or(i64::MAX)))

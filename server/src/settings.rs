@@ -62,6 +62,37 @@ pub const SETTINGS: &[Setting] = &[
         about: "Size of a journal extent, fixed at first start; by default 64 MiB or a sixteenth of the volume.",
     },
     Setting {
+        name: "archive.url",
+        kind: Kind::Text,
+        default: "",
+        about: "Where segments go: s3://BUCKET/PREFIX; by default a directory beside the journal.",
+    },
+    Setting {
+        name: "archive.endpoint",
+        kind: Kind::Text,
+        default: "",
+        about: "URL of an S3-compatible server; by default Amazon's of the region. Without TLS only if it says http://.",
+    },
+    Setting { name: "archive.region", kind: Kind::Text, default: "us-east-1", about: "Region of the bucket." },
+    Setting {
+        name: "journal.bytes_max",
+        kind: number(16 << 20, 1 << 50),
+        default: "4294967296",
+        about: "Finished journal beyond this is moved into segments.",
+    },
+    Setting {
+        name: "archive.after_ms",
+        kind: number(100, 1 << 40),
+        default: "900000",
+        about: "Journal whose newest record is older than this is moved into segments.",
+    },
+    Setting {
+        name: "cache.block_bytes",
+        kind: number(1 << 20, 1 << 40),
+        default: "",
+        about: "Blocks of segments kept in memory for consumers far behind; by default a share of the node's memory.",
+    },
+    Setting {
         name: "cache.tail_bytes",
         kind: number(1 << 20, 1 << 40),
         default: "",

@@ -18,12 +18,12 @@ use firth_gateway::streams::Policy;
 use firth_journal::options::Options;
 use firth_journal::simdisk::{Dice, SimDisk};
 use firth_kafka::apis::Request;
-use firth_kafka::batch_builder::{BatchBuilder, Draft};
 use firth_kafka::codec::text::Str;
-use firth_kafka::compression::Codec;
 use firth_kafka::envelope::{RequestHeader, write_request};
 use firth_kafka::messages::produce::{PartitionProduceData, ProduceRequest, TopicProduceData};
 use firth_kafka::{Kafka, KafkaSettings};
+use firth_model::batch_builder::{BatchBuilder, Draft};
+use firth_model::compression::Codec;
 use firth_model::names::StreamName;
 use firth_model::time::Millis;
 
@@ -78,6 +78,9 @@ fn node() -> Node {
     let parts = NodeParts {
         disk: Arc::new(SimDisk::of_bytes(1 << 30)),
         store: Arc::new(MemoryStore::default()),
+        segments: Arc::new(firth_archive::store::MemoryStore::default()),
+        archive: firth_broker::archiving::ArchiveSettings::default(),
+        segment_dice: Box::new(|| 7),
         journal: Options {
             extent_bytes: Some(1 << 20),
             clock: Arc::new(|| Millis(1)),

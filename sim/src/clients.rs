@@ -154,7 +154,10 @@ impl Clients {
 
     fn send(&mut self, world: &mut World, producer: usize, sent: Vec<Sent>) {
         let Some(partition) = self.partition_of(producer) else { return };
-        let publish = |sent: &Sent| Publish { partition, batch: make(sent.mark, sent.count, sent.filling), wait: Wait::Durable };
+        let publish = |sent: &Sent| {
+            let batch = make(sent.mark, sent.count, sent.filling);
+            Publish { partition, batch, wait: Wait::Durable, expires: Vec::new() }
+        };
         let request = Request::Publish(sent.iter().map(publish).collect());
         self.producers[producer].open.extend_from_slice(&sent);
         self.ask(world, Asked::Publish { producer, sent }, request);

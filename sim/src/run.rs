@@ -1,5 +1,6 @@
 //! One run from one seed: lives and crashes of a node under load.
 
+use firth_archive::store::MemoryStore;
 use firth_journal::simdisk::Dice;
 
 use crate::check::{Seen, check};
@@ -60,7 +61,7 @@ pub fn crash_at_step(seed: u64, step: u64) -> bool {
     machine.disk.crash_at(Some(step));
     if let Ok(mut world) = World::start(&mut machine) {
         clients.reconnect(&mut world);
-        live(&mut world, &mut machine, &mut clients, &mut outcome, 60);
+        live(&mut world, &mut machine, &mut clients, &mut outcome, 120);
         check_alive(&world, &clients, &mut seen, &format!("seed={seed} step={step}"));
     }
     let crashed = machine.disk.is_crashed();
@@ -74,13 +75,14 @@ pub fn crash_at_step(seed: u64, step: u64) -> bool {
 
 fn live(world: &mut World, machine: &mut Machine, clients: &mut Clients, outcome: &mut Outcome, steps: u64) {
     clients.reconnect(world);
+    world.find_segments();
     for _ in 0..steps {
         let dice = &mut machine.dice;
         match dice.below(10) {
             0..=4 => clients.act(world, dice),
             5..=6 => world.turn(machine.now),
             7..=8 => world.commit(machine.now),
-            _ => errand(world, dice, machine.now),
+            _ => errand(world, dice, machine.now, &machine.segments),
         }
         machine.now = machine.now.plus(machine.dice.below(200) as i64);
         if world.dead {
@@ -102,11 +104,17 @@ fn live(world: &mut World, machine: &mut Machine, clients: &mut Clients, outcome
     }
 }
 
-fn errand(world: &mut World, dice: &mut Dice, now: firth_model::time::Millis) {
-    match dice.below(6) {
+fn errand(world: &mut World, dice: &mut Dice, now: firth_model::time::Millis, segments: &MemoryStore) {
+    match dice.below(10) {
         0 => world.shard.checkpoint(),
         1 | 2 => world.write_checkpoints(),
         3 => world.recycle(),
+        4..=7 => world.archive(),
+        8 => match dice.below(4) {
+            0 => segments.lose_answers(1),
+            1 => segments.fail_after(Some(dice.below(3))),
+            _ => segments.fail_after(None),
+        },
         _ => world.mark(now),
     }
 }

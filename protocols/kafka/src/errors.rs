@@ -107,7 +107,7 @@ pub fn code(refusal: &Refusal) -> i16 {
         Refusal::Malformed { .. } | Refusal::Unsupported { .. } => INVALID_REQUEST,
         Refusal::Forbidden => TOPIC_AUTHORIZATION_FAILED,
         // Retriable, as a full log directory is with Apache Kafka: the producer waits and tries again.
-        Refusal::StorageFull | Refusal::Damaged => STORAGE_ERROR,
+        Refusal::StorageFull | Refusal::Damaged | Refusal::Unavailable => STORAGE_ERROR,
         Refusal::Overloaded => THROTTLING_QUOTA_EXCEEDED,
         Refusal::TimedOut => REQUEST_TIMED_OUT,
         Refusal::Stopping => COORDINATOR_NOT_AVAILABLE,
@@ -125,6 +125,7 @@ pub fn message(refusal: &Refusal) -> String {
         Refusal::Exists => "a topic of this name exists".to_owned(),
         Refusal::NotFound => "there is no such topic or partition".to_owned(),
         Refusal::StorageFull => "the disk is full up to its reserve; publishing goes on when there is room".to_owned(),
+        Refusal::Unavailable => "the store of older records cannot be reached now; ask again".to_owned(),
         Refusal::Damaged => "the records are damaged on disk and are not served".to_owned(),
         Refusal::TransactionsRefused => "transactions are not there yet".to_owned(),
         Refusal::GroupNotFound => "there is no such group".to_owned(),

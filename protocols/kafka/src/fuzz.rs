@@ -3,9 +3,9 @@
 use bytes::{Bytes, BytesMut};
 
 use firth_model::batch::{Batch, seal};
+use firth_model::record_reader::RecordReader;
 
 use crate::envelope::{Incoming, read_request, write_request};
-use crate::record_reader::RecordReader;
 use crate::records::{RecordRules, check_records};
 
 /// Reads `data` as a request frame without its length prefix. What can be read must come back the same after being written.

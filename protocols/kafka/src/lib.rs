@@ -5,10 +5,8 @@
 //! checks them first.
 
 pub mod apis;
-pub mod batch_builder;
 pub mod client;
 pub mod codec;
-pub mod compression;
 pub mod config;
 pub mod envelope;
 pub mod errors;
@@ -19,13 +17,11 @@ pub mod handlers;
 pub mod kafka;
 pub mod messages;
 pub mod node_settings;
-pub mod record_reader;
 pub mod records;
 pub mod session;
 pub mod setting;
 pub mod settings;
 pub mod versioned;
-pub mod walk;
 
 pub use config::KafkaSettings;
 pub use kafka::Kafka;

@@ -4,9 +4,10 @@ use std::io::BufRead;
 use std::ops::RangeInclusive;
 
 use firth_model::batch::{Batch, BatchHeader, CONTROL, HEADER_BYTES, LOG_APPEND_TIME, TRANSACTIONAL};
-
-use crate::compression::{Codec, unfolding};
-use crate::walk::{Walk, WalkError};
+use firth_model::compression::{Codec, unfolding};
+use firth_model::expiry::{EXPIRES_AT, expires_at};
+use firth_model::time::Millis;
+use firth_model::walk::{Walk, WalkError};
 
 /// Uncompressed bytes of one batch that are walked at most: bounds the processor time that a small batch can take.
 pub const UNFOLDED_BYTES_MAX: u64 = 64 << 20;
@@ -38,7 +39,7 @@ pub enum Keys {
 }
 
 /// What the walk found out about a good batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
     pub codec: Codec,
     /// The largest time of a record. The header's may differ, if its producer was careless.
@@ -46,6 +47,9 @@ pub struct Summary {
     /// Offset of the first record with that time, counted from the batch's first.
     pub max_timestamp_delta: i32,
     pub unfolded_bytes: u64,
+    /// Records with a header `expires-at` that names a moment: their offset counted from the batch's first, rising, and the moment. Of
+    /// several such headers the last counts.
+    pub expires: Vec<(u32, Millis)>,
 }
 
 /// Why a batch is refused. Kafka's code for most is INVALID_RECORD or CORRUPT_MESSAGE; the session decides.
@@ -126,15 +130,20 @@ fn check_header(header: &BatchHeader) -> Result<Codec, RecordsError> {
 fn check_body(mut walk: Walk<impl BufRead>, header: &BatchHeader, codec: Codec, rules: &RecordRules) -> Result<Summary, RecordsError> {
     let mut latest: Option<(i64, i32)> = None;
     let mut faults = Vec::new();
+    let mut expires = Vec::new();
     for index in 0..header.record_count {
         let at = walk.at();
-        let step = walk.step(|_, _| ())?;
+        let mut moment = None;
+        let step = walk.step_watching(EXPIRES_AT, |value| moment = expires_at(value).or(moment))?;
         if step.offset_delta != index {
             return Err(WalkError::Malformed { at, what: "offsets are not consecutive" }.into());
         }
         let Some(timestamp) = header.base_timestamp.checked_add(step.timestamp_delta) else {
             return Err(WalkError::Malformed { at, what: "time beyond 64 bits" }.into());
         };
+        if let Some(moment) = moment {
+            expires.push((index.unsigned_abs(), moment));
+        }
         if latest.is_none_or(|(largest, _)| timestamp > largest) {
             latest = Some((timestamp, index));
         }
@@ -152,5 +161,5 @@ fn check_body(mut walk: Walk<impl BufRead>, header: &BatchHeader, codec: Codec, 
         return Err(RecordsError::Refused(faults));
     }
     let (max_timestamp, max_timestamp_delta) = latest.unwrap_or((-1, 0));
-    Ok(Summary { codec, max_timestamp, max_timestamp_delta, unfolded_bytes: walk.at() })
+    Ok(Summary { codec, max_timestamp, max_timestamp_delta, unfolded_bytes: walk.at(), expires })
 }

@@ -1,6 +1,7 @@
 //! The settings of topics, and what the log makes of them.
 //!
-//! Every topic configuration of Apache Kafka 4.1 can be set, is checked, stored and shown. Only those that say so change what this
+//! Every topic configuration of Apache Kafka 4.1 can be set, is checked, stored and shown, and those of our own, whose names begin
+//! with `firth.`. Only those that say so change what this
 //! server does: it has no segment files per topic, no replicas and no remote storage. Source of names, types, defaults and rules:
 //! Apache Kafka 4.1, `LogConfig` and `ServerTopicConfigSynonyms`.
 
@@ -16,12 +17,15 @@ use crate::setting::{Kind, Rule, Setting, at_least, elements};
 pub const BATCH_BYTES_MAX: u32 = 30 << 20;
 
 const CLEANUP_POLICY: &str = "cleanup.policy";
+const DELETE_RETENTION_MS: &str = "delete.retention.ms";
+const FIRTH_RETENTION_RECORDS: &str = "firth.retention.records";
 const MAX_COMPACTION_LAG_MS: &str = "max.compaction.lag.ms";
 const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
 const TIMESTAMP_AFTER_MAX_MS: &str = "message.timestamp.after.max.ms";
 const TIMESTAMP_BEFORE_MAX_MS: &str = "message.timestamp.before.max.ms";
 const TIMESTAMP_TYPE: &str = "message.timestamp.type";
 const MIN_COMPACTION_LAG_MS: &str = "min.compaction.lag.ms";
+const MIN_CLEANABLE_DIRTY_RATIO: &str = "min.cleanable.dirty.ratio";
 const REMOTE_STORAGE_ENABLE: &str = "remote.storage.enable";
 const RETENTION_BYTES: &str = "retention.bytes";
 const RETENTION_MS: &str = "retention.ms";
@@ -55,10 +59,12 @@ pub const TOPIC_SETTINGS: &[Setting] = &[
         "Codec of stored batches. Without effect: batches stay as their producers made them."),
     setting("compression.zstd.level", Kind::Int, "3", Rule::Between(-131_072, 22), &["compression.zstd.level"],
         "Effort of zstd. Without effect: batches stay as their producers made them."),
-    setting("delete.retention.ms", Kind::Long, "86400000", at_least(0), &["log.cleaner.delete.retention.ms"],
+    setting(DELETE_RETENTION_MS, Kind::Long, "86400000", at_least(0), &["log.cleaner.delete.retention.ms"],
         "How long a compacted topic keeps the record that says a key is deleted."),
     setting("file.delete.delay.ms", Kind::Long, "60000", at_least(0), &["log.segment.delete.delay.ms"],
         "Wait before a removed file is deleted. Without effect: topics have no files of their own."),
+    setting(FIRTH_RETENTION_RECORDS, Kind::Long, "-1", at_least(-1), &[],
+        "Records at which a partition loses its oldest ones; -1 sets no limit. Firth's own: Apache Kafka has no such setting."),
     setting("flush.messages", Kind::Long, LONG_MAX, at_least(1), &["log.flush.interval.messages"],
         "Records between two syncs. Without effect: everything is synced before it is acknowledged."),
     setting("flush.ms", Kind::Long, LONG_MAX, at_least(0), &["log.flush.interval.ms", "log.flush.scheduler.interval.ms"],
@@ -83,7 +89,7 @@ pub const TOPIC_SETTINGS: &[Setting] = &[
         "How far in the past a record's time may lie, where producers give the time."),
     setting(TIMESTAMP_TYPE, Kind::Text, "CreateTime", Rule::Among(&["CreateTime", "LogAppendTime"]), &["log.message.timestamp.type"],
         "Who gives records their time: producers, or the log when it takes them."),
-    setting("min.cleanable.dirty.ratio", Kind::Double, "0.5", Rule::Fraction, &["log.cleaner.min.cleanable.ratio"],
+    setting(MIN_CLEANABLE_DIRTY_RATIO, Kind::Double, "0.5", Rule::Fraction, &["log.cleaner.min.cleanable.ratio"],
         "Share of not yet compacted bytes at which a topic is compacted."),
     setting(MIN_COMPACTION_LAG_MS, Kind::Long, "0", at_least(0), &["log.cleaner.min.compaction.lag.ms"],
         "Age below which a record of a compacted topic is not compacted."),
@@ -144,6 +150,7 @@ pub fn policy(settings: &BTreeMap<String, String>) -> Policy {
     };
     let cleanup = settings.get(CLEANUP_POLICY);
     let cleans = |word: &str, default: bool| cleanup.map_or(default, |value| elements(value).any(|element| element == word));
+    let span = |name: &str, default: u64| limit(name, Some(default)).unwrap_or(default);
     let bytes_max = settings.get(MAX_MESSAGE_BYTES).and_then(|value| value.parse::<u32>().ok());
     Policy {
         retention_ms: limit(RETENTION_MS, default.retention_ms),
@@ -155,7 +162,19 @@ pub fn policy(settings: &BTreeMap<String, String>) -> Policy {
             Some("LogAppendTime") => TimeSource::Log,
             _ => TimeSource::Publisher,
         },
+        retention_records: limit(FIRTH_RETENTION_RECORDS, default.retention_records),
+        delete_retention_ms: span(DELETE_RETENTION_MS, default.delete_retention_ms),
+        compaction_lag_min_ms: span(MIN_COMPACTION_LAG_MS, default.compaction_lag_min_ms),
+        // The largest number is how Kafka writes "never".
+        compaction_lag_max_ms: limit(MAX_COMPACTION_LAG_MS, default.compaction_lag_max_ms).filter(|&lag| lag < i64::MAX as u64),
+        dirty_ratio_percent: settings.get(MIN_CLEANABLE_DIRTY_RATIO).map_or(default.dirty_ratio_percent, |value| percent(value)),
     }
+}
+
+/// A fraction from 0 to 1, in hundredths; more than 1 counts as that.
+fn percent(fraction: &str) -> u8 {
+    let fraction: f64 = fraction.parse().unwrap_or(0.0);
+    (fraction * 100.0).round().clamp(0.0, 100.0) as u8
 }
 
 /// The times that records of a topic may have at `now`, where producers give them, in milliseconds since 1970. `None` if any.
@@ -183,7 +202,7 @@ mod tests {
 
     #[test]
     fn the_table_is_in_order_and_its_defaults_are_values() {
-        assert_eq!(TOPIC_SETTINGS.len(), 33);
+        assert_eq!(TOPIC_SETTINGS.len(), 34);
         assert!(TOPIC_SETTINGS.is_sorted_by_key(|setting| setting.name));
         for setting in TOPIC_SETTINGS {
             assert_eq!(setting.parse(setting.default).as_deref(), Ok(setting.default));
@@ -207,6 +226,11 @@ mod tests {
             ("retention.bytes", "7"),
             ("max.message.bytes", "2000000000"),
             ("message.timestamp.type", "LogAppendTime"),
+            ("firth.retention.records", "1000"),
+            ("delete.retention.ms", "5"),
+            ("min.compaction.lag.ms", "6"),
+            ("max.compaction.lag.ms", "7"),
+            ("min.cleanable.dirty.ratio", "0.29"),
         ]);
         let expected = Policy {
             retention_ms: None,
@@ -215,6 +239,11 @@ mod tests {
             compacted: true,
             batch_bytes_max: BATCH_BYTES_MAX,
             time: TimeSource::Log,
+            retention_records: Some(1000),
+            delete_retention_ms: 5,
+            compaction_lag_min_ms: 6,
+            compaction_lag_max_ms: Some(7),
+            dirty_ratio_percent: 29,
         };
         assert_eq!(policy(&check(&settings).expect("good")), expected);
     }
@@ -225,6 +254,7 @@ mod tests {
             set(&[("no.such", "1")]),
             set(&[("retention.ms", "-2")]),
             set(&[("cleanup.policy", "forget")]),
+            set(&[("firth.retention.records", "-2")]),
             set(&[("remote.storage.enable", "true")]),
             set(&[("min.compaction.lag.ms", "9"), ("max.compaction.lag.ms", "8")]),
         ] {

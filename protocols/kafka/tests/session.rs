@@ -9,13 +9,13 @@ use firth_gateway::link::LinkEnd;
 use firth_gateway::streams::Policy;
 use firth_kafka::KafkaSettings;
 use firth_kafka::apis::{APIS, ApiKey, Response};
-use firth_kafka::batch_builder::{BatchBuilder, Draft};
-use firth_kafka::compression::Codec;
 use firth_kafka::envelope::read_response;
 use firth_kafka::errors;
 use firth_kafka::messages::fetch::{FetchPartition, FetchRequest, FetchTopic};
 use firth_kafka::messages::metadata::{ApiVersionsRequest, MetadataRequest};
 use firth_kafka::messages::produce::{PartitionProduceData, ProduceRequest, TopicProduceData};
+use firth_model::batch_builder::{BatchBuilder, Draft};
+use firth_model::compression::Codec;
 use firth_model::names::StreamName;
 
 use fixture::{DEADLINE, MemoryLog, NOW, Node};

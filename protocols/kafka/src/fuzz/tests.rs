@@ -1,8 +1,9 @@
 //! Random and damaged inputs.
 
-use crate::batch_builder::{BatchBuilder, Draft, Producer};
+use firth_model::batch_builder::{BatchBuilder, Draft, Producer};
+use firth_model::compression::Codec;
+
 use crate::codec::dice::Dice;
-use crate::compression::Codec;
 use crate::fuzz::{fuzz_batch, fuzz_request};
 
 /// `FIRTH_FUZZ_SEED` and `FIRTH_FUZZ_ROUNDS` make a run other or longer.

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use firth_gateway::refusal::Refusal;
 use firth_gateway::view::{Bounds, FoundBatch, ReadNow, Records};
 use firth_model::batch::{Batch, HEADER_BYTES, LOG_APPEND_TIME};
+use firth_model::compression::{Codec, unfolding};
 use firth_model::ids::{LeaderEpoch, Offset, PartitionId, PartitionIndex};
+use firth_model::walk::Walk;
 
 use crate::client::Client;
 use crate::codec::text::Str;
-use crate::compression::{Codec, unfolding};
 use crate::errors;
 use crate::handlers::fetch::check_epoch;
 use crate::messages::fetch::{
@@ -18,7 +19,6 @@ use crate::messages::fetch::{
     OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, OffsetForLeaderPartition, OffsetForLeaderTopicResult,
 };
 use crate::records::UNFOLDED_BYTES_MAX;
-use crate::walk::Walk;
 
 /// `replica_id` of an ordinary client.
 const CONSUMER: i32 = -1;

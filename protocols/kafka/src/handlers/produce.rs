@@ -12,6 +12,7 @@ use firth_gateway::streams::{StreamInfo, TimeSource};
 use firth_model::batch::{Batch, BatchError, stamp_append_time};
 use firth_model::ids::{PartitionId, PartitionIndex};
 use firth_model::time::Millis;
+use firth_model::walk::WalkError;
 
 use crate::client::Client;
 use crate::codec::text::Str;
@@ -21,7 +22,6 @@ use crate::messages::produce::{
 };
 use crate::records::{FaultKind, Keys, RecordFault, RecordRules, RecordsError, check_records};
 use crate::settings;
-use crate::walk::WalkError;
 
 /// A Produce request whose batches are on their way.
 pub struct PendingProduce {
@@ -87,9 +87,9 @@ pub fn decide(client: &Client, version: i16, request: ProduceRequest, batches: &
                 (None, Some(stream)) => check(client, stream, data),
             };
             let outcome = match checked {
-                Ok((partition, batch, append_time)) => {
+                Ok(Checked { partition, batch, append_time, expires }) => {
                     let at = batches.len();
-                    batches.push(Publish { partition, batch, wait: if silent { Wait::None } else { Wait::Durable } });
+                    batches.push(Publish { partition, batch, wait: if silent { Wait::None } else { Wait::Durable }, expires });
                     Outcome::Published { at, append_time }
                 }
                 Err(fault) => Outcome::Refused(fault),
@@ -111,7 +111,13 @@ fn refuse_all(version: i16, request: &ProduceRequest) -> Option<(i16, &'static s
     (!(-1..=1).contains(&request.acks)).then_some((errors::INVALID_REQUIRED_ACKS, "acks must be 0, 1 or -1"))
 }
 
-type Checked = (PartitionId, Batch, Option<Millis>);
+/// A batch that may go down.
+struct Checked {
+    partition: PartitionId,
+    batch: Batch,
+    append_time: Option<Millis>,
+    expires: Vec<(u32, Millis)>,
+}
 
 fn check(client: &Client, stream: &Arc<StreamInfo>, data: PartitionProduceData) -> Result<Checked, Fault> {
     let partition = u32::try_from(data.index).ok().and_then(|index| stream.partition(PartitionIndex(index)));
@@ -133,11 +139,11 @@ fn check(client: &Client, stream: &Arc<StreamInfo>, data: PartitionProduceData) 
     if log_gives_time {
         let stamped: Bytes = stamp_append_time(batch.bytes(), now.0);
         batch = Batch::trust(stamped).map_err(|error| broken(&error))?;
-        return Ok((partition, batch, Some(now)));
+        return Ok(Checked { partition, batch, append_time: Some(now), expires: summary.expires });
     }
     // The index goes by the records' own times, whatever a careless producer wrote into the header.
     batch.header.max_timestamp = summary.max_timestamp;
-    Ok((partition, batch, None))
+    Ok(Checked { partition, batch, append_time: None, expires: summary.expires })
 }
 
 fn broken(error: &BatchError) -> Fault {

@@ -2,8 +2,7 @@
 
 use bytes::Bytes;
 
-use firth_model::batch::{HEADER_BYTES, seal};
-
+use crate::batch::{HEADER_BYTES, seal};
 use crate::compression::{Codec, fold};
 
 /// Collects records and makes one batch of them.
@@ -101,7 +100,7 @@ fn put_nullable(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
 }
 
 /// Zigzag, then groups of seven bits, the lowest first.
-fn put_varying(out: &mut Vec<u8>, value: i64) {
+pub(crate) fn put_varying(out: &mut Vec<u8>, value: i64) {
     let mut rest = ((value << 1) ^ (value >> 63)) as u64;
     while rest >= 0x80 {
         out.push((rest & 0x7f) as u8 | 0x80);

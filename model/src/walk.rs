@@ -43,6 +43,9 @@ pub struct Step {
     pub value: Option<Span>,
 }
 
+/// Longest name or value of a header that `step_watching` compares or shows.
+pub const WATCHED_BYTES_MAX: usize = 40;
+
 /// Walks a stream of uncompressed records, one record a step.
 #[derive(Debug)]
 pub struct Walk<R> {
@@ -72,38 +75,98 @@ impl<R: BufRead> Walk<R> {
 
     /// Walks one record; `header` is told of each of its headers.
     pub fn step(&mut self, mut header: impl FnMut(Span, Option<Span>)) -> Result<Step, WalkError> {
-        let length = u64::try_from(self.varint()?).map_err(|_| self.malformed("negative record length"))?;
-        let end = self.at + length;
-        self.byte()?;
-        let step = Step { timestamp_delta: self.varlong()?, offset_delta: self.varint()?, key: self.nullable()?, value: self.nullable()? };
-        let count = self.varint()?;
-        if count < 0 {
-            return Err(self.malformed("negative count of headers"));
-        }
-        for _ in 0..count {
-            // Told early, as a count near the end of a record could claim headers from all records after it.
-            if self.at >= end {
-                return Err(self.malformed("more headers than the record holds"));
-            }
+        let (step, headers, end) = self.front()?;
+        for _ in 0..headers {
+            self.stay_below(end)?;
             let key = self.nullable()?.ok_or_else(|| self.malformed("header without a key"))?;
             let value = self.nullable()?;
             header(key, value);
         }
-        if self.at != end {
-            return Err(self.malformed("record of another length"));
-        }
+        self.end_at(end)?;
         Ok(step)
     }
 
-    fn nullable(&mut self) -> Result<Option<Span>, WalkError> {
-        let length = self.varint()?;
-        if length == -1 {
-            return Ok(None);
+    /// As `step`, and shows `see` the value of each header called `name` that has one of at most `WATCHED_BYTES_MAX` bytes. Only
+    /// headers with a name of that length cost anything. Names longer than that never occur.
+    pub fn step_watching(&mut self, name: &[u8], mut see: impl FnMut(&[u8])) -> Result<Step, WalkError> {
+        let (step, headers, end) = self.front()?;
+        for _ in 0..headers {
+            self.stay_below(end)?;
+            let length = self.length()?.ok_or_else(|| self.malformed("header without a key"))?;
+            let mut buffer = [0; WATCHED_BYTES_MAX];
+            let is_watched = length as usize == name.len() && self.copy(length, &mut buffer)? == name;
+            if length as usize != name.len() {
+                self.skip(u64::from(length))?;
+            }
+            match self.length()? {
+                Some(length) if is_watched && length as usize <= WATCHED_BYTES_MAX => see(self.copy(length, &mut buffer)?),
+                length => self.skip(u64::from(length.unwrap_or(0)))?,
+            }
         }
-        let bytes = u32::try_from(length).map_err(|_| self.malformed("negative length"))?;
+        self.end_at(end)?;
+        Ok(step)
+    }
+
+    /// A record up to its headers, the count of these, and where the record ends.
+    #[inline]
+    fn front(&mut self) -> Result<(Step, i32, u64), WalkError> {
+        let length = u64::try_from(self.varint()?).map_err(|_| self.malformed("negative record length"))?;
+        let end = self.at + length;
+        self.byte()?;
+        let step = Step { timestamp_delta: self.varlong()?, offset_delta: self.varint()?, key: self.nullable()?, value: self.nullable()? };
+        let headers = self.varint()?;
+        if headers < 0 { Err(self.malformed("negative count of headers")) } else { Ok((step, headers, end)) }
+    }
+
+    /// Told early, as a count near the end of a record could claim headers from all records after it.
+    fn stay_below(&self, end: u64) -> Result<(), WalkError> {
+        if self.at >= end { Err(self.malformed("more headers than the record holds")) } else { Ok(()) }
+    }
+
+    #[inline]
+    fn end_at(&self, end: u64) -> Result<(), WalkError> {
+        if self.at != end { Err(self.malformed("record of another length")) } else { Ok(()) }
+    }
+
+    /// The next `length` bytes; none of them if the buffer is too small for them.
+    fn copy<'b>(&mut self, length: u32, buffer: &'b mut [u8; WATCHED_BYTES_MAX]) -> Result<&'b [u8], WalkError> {
+        let Some(out) = buffer.get_mut(..length as usize) else {
+            self.skip(u64::from(length))?;
+            return Ok(&[]);
+        };
+        let mut filled = 0;
+        while filled < out.len() {
+            let now = match self.source.fill_buf() {
+                Ok(ready) => {
+                    let now = ready.len().min(out.len() - filled);
+                    out[filled..filled + now].copy_from_slice(&ready[..now]);
+                    now
+                }
+                Err(error) => return Err(self.failed(&error)),
+            };
+            if now == 0 {
+                return Err(self.malformed("end inside a record"));
+            }
+            self.pass(now as u64)?;
+            self.source.consume(now);
+            filled += now;
+        }
+        Ok(out)
+    }
+
+    fn nullable(&mut self) -> Result<Option<Span>, WalkError> {
+        let Some(bytes) = self.length()? else { return Ok(None) };
         let span = Span { at: self.at, bytes };
         self.skip(u64::from(bytes))?;
         Ok(Some(span))
+    }
+
+    #[inline]
+    fn length(&mut self) -> Result<Option<u32>, WalkError> {
+        match self.varint()? {
+            -1 => Ok(None),
+            length => u32::try_from(length).map(Some).map_err(|_| self.malformed("negative length")),
+        }
     }
 
     fn varint(&mut self) -> Result<i32, WalkError> {

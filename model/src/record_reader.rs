@@ -4,10 +4,8 @@ use std::io::Read;
 
 use bytes::Bytes;
 
-use firth_model::batch::{Batch, HEADER_BYTES, LOG_APPEND_TIME};
-
+use crate::batch::{Batch, HEADER_BYTES, LOG_APPEND_TIME};
 use crate::compression::{Codec, unfolding};
-use crate::records::RecordsError;
 use crate::walk::{Span, Walk, WalkError};
 
 /// One record; its parts are slices of the batch, or of its uncompressed copy.
@@ -22,6 +20,20 @@ pub struct Record {
     pub headers: Vec<(Bytes, Option<Bytes>)>,
 }
 
+/// Why a batch's records cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadError {
+    /// No codec has these attribute bits.
+    Codec(i16),
+    Body(WalkError),
+}
+
+impl From<WalkError> for ReadError {
+    fn from(error: WalkError) -> ReadError {
+        ReadError::Body(error)
+    }
+}
+
 /// Iterates over the records of a batch. Ends after the first error.
 #[derive(Debug)]
 pub struct RecordReader {
@@ -34,10 +46,10 @@ pub struct RecordReader {
 
 impl RecordReader {
     /// Reads any batch, stored or produced. Uncompresses it whole, up to `unfolded_bytes_max` bytes.
-    pub fn over(batch: &Batch, unfolded_bytes_max: u64) -> Result<RecordReader, RecordsError> {
+    pub fn over(batch: &Batch, unfolded_bytes_max: u64) -> Result<RecordReader, ReadError> {
         let header = batch.header;
         let body = batch.bytes().slice(HEADER_BYTES..);
-        let plain = match Codec::of(header.attributes).map_err(RecordsError::Codec)? {
+        let plain = match Codec::of(header.attributes).map_err(ReadError::Codec)? {
             Codec::None => body,
             codec => unfold(codec, &body, unfolded_bytes_max)?,
         };
@@ -78,7 +90,8 @@ impl Iterator for RecordReader {
     }
 }
 
-fn unfold(codec: Codec, folded: &[u8], bytes_max: u64) -> Result<Bytes, WalkError> {
+/// Uncompresses the whole of `folded`, up to `bytes_max` bytes.
+pub(crate) fn unfold(codec: Codec, folded: &[u8], bytes_max: u64) -> Result<Bytes, WalkError> {
     let mut plain = Vec::new();
     let source = unfolding(codec, folded, bytes_max).map_err(|_| WalkError::Folding)?;
     source.take(bytes_max.saturating_add(1)).read_to_end(&mut plain).map_err(|_| WalkError::Folding)?;
