@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use firth_model::ids::{PartitionId, SegmentId};
+use firth_model::ids::{ExtentNumber, PartitionId, SegmentId};
 use firth_model::limits::{COMPACTION_MAP_BYTES, OWN_SEGMENT_BYTES, SEGMENT_BYTES};
 use firth_model::time::Millis;
 
@@ -55,6 +55,8 @@ pub(crate) struct Archiving {
     pub checkpoints_ended: [u64; 2],
     /// Damaged batches lie here: their partition is not moved from there again by this process.
     pub stuck: HashSet<(PartitionId, Place)>,
+    /// The oldest finished extent in which something lives, when that was last looked for, and its newest batch.
+    pub oldest: Option<(ExtentNumber, Millis)>,
     /// When the first batch came into the extent that is written now.
     pub open_since: Option<Millis>,
 }
@@ -70,6 +72,7 @@ impl Archiving {
             checkpoints_begun: 0,
             checkpoints_ended: [0; 2],
             stuck: HashSet::new(),
+            oldest: None,
             open_since: None,
         }
     }

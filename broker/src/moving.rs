@@ -58,7 +58,7 @@ impl Shard {
     }
 
     /// The spans in the oldest extents that are to be moved.
-    fn old_extents(&self, old: Millis) -> Option<Chosen> {
+    fn old_extents(&mut self, old: Millis) -> Option<Chosen> {
         let extents = &self.state.extents;
         let mut oldest: Vec<_> = extents.sealed_live().collect();
         let extent_bytes = extents.start_of(ExtentNumber(1)).0;
@@ -68,7 +68,11 @@ impl Shard {
         // When the disk is full, what little lives in an extent may let go of all of it.
         let wanted = if self.room == Room::Plenty { wanted } else { wanted.max(1) };
         oldest.truncate(at_once);
-        let last = *oldest.last()?;
+        let (first, last) = (*oldest.first()?, *oldest.last()?);
+        // A look at all partitions every second would be too much.
+        if wanted == 0 && self.archiving.oldest.is_some_and(|(extent, newest)| extent == first && newest >= old) {
+            return None;
+        }
         let mut chosen = Chosen::new();
         let mut newest: BTreeMap<_, Millis> = BTreeMap::new();
         for (id, held) in &self.state.partitions {
@@ -83,6 +87,7 @@ impl Shard {
                 chosen.entry(*id).or_default().push(*span);
             }
         }
+        self.archiving.oldest = newest.first_key_value().map(|(extent, newest)| (*extent, *newest));
         // Oldest first, up to the first that may stay.
         let due = newest.values().enumerate().take_while(|(at, appended)| *at < wanted || **appended < old).count();
         let last = *newest.keys().nth(due.checked_sub(1)?)?;

@@ -16,7 +16,7 @@ use firth_broker::node::{Node, NodeParts};
 use firth_gateway::door::NodeInfo;
 use firth_gateway::protocol::Protocol;
 use firth_kafka::{Kafka, KafkaSettings};
-use firth_model::limits::SEGMENT_BYTES;
+use firth_model::limits::{COMPACTION_MAP_BYTES, SEGMENT_BYTES};
 use firth_model::time::{Clock, Millis};
 
 use crate::config::{Config, Listener};
@@ -57,6 +57,7 @@ fn open(config: &Config, identity: &identity::Identity) -> Result<Node> {
             after_ms: config.archive_after_ms,
             // A segment is built in memory.
             segment_bytes: usize::try_from(memory.block_cache).unwrap_or(SEGMENT_BYTES).min(SEGMENT_BYTES),
+            map_bytes: usize::try_from(memory.block_cache).unwrap_or(COMPACTION_MAP_BYTES).min(COMPACTION_MAP_BYTES),
             ..ArchiveSettings::default()
         },
         segment_dice: Box::new(|| uuid::Uuid::new_v4().as_u128()),
