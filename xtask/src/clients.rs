@@ -34,8 +34,9 @@ impl Choice {
 
 /// Tests that measure start times and memory, or trace the process: nothing runs beside them.
 const ALONE: &[&str] = &["test_scale.py", "test_sync.py", "test_cli.py", "test_bad_input.py", "test_docs.py"];
-/// Two lanes beside each other: one is busy killing, the other mostly waits for sessions and heartbeats.
-const CRASH: &[&str] = &["test_crash.py", "test_checker.py"];
+/// Two lanes beside each other: one is busy killing and moving records, the other mostly waits for sessions and heartbeats.
+// (see below)
+const CRASH: &[&str] = &["test_crash.py", "test_checker.py", "test_tiered.py", "test_compaction.py"];
 const CONVERSE: &[&str] = &["test_matrix.py", "test_groups.py", "test_admin.py", "test_produce.py"];
 
 /// The drills in their short form, part of every test run; memory and damage take longer.
@@ -60,6 +61,7 @@ pub fn build_and_run(report: &mut Report, choice: &Choice) {
     if had.missing.contains_key("python") {
         return;
     }
+    report.faults("every client test is in a lane", &without_lane());
     if !given_binary() && !run(report, &Step::cargo("firth binary", &["build", "--release", "--package", "firth"])) {
         return;
     }
@@ -76,6 +78,23 @@ pub fn build_and_run(report: &mut Report, choice: &Choice) {
     run(report, &pytest("process", ALONE, choice));
     run(report, &pytest("drills", DRILLS, choice));
     run_beside(report, &[pytest("kill -9", CRASH, choice), pytest("foreign clients", CONVERSE, choice)]);
+}
+
+/// Test files that no run would take.
+fn without_lane() -> Vec<String> {
+    let lanes = [ALONE, CRASH, CONVERSE, DRILLS, TORTURE].concat();
+    let folder = root().join("clients");
+    let mut lost = Vec::new();
+    for part in ["", "torture/"] {
+        let Ok(files) = std::fs::read_dir(folder.join(part)) else { continue };
+        for name in files.filter_map(|file| file.ok()?.file_name().into_string().ok()) {
+            let path = format!("{part}{name}");
+            if name.starts_with("test_") && name.ends_with(".py") && !lanes.contains(&path.as_str()) {
+                lost.push(format!("clients/{path} is in no lane of xtask/src/clients.rs"));
+            }
+        }
+    }
+    lost
 }
 
 fn given_binary() -> bool {
