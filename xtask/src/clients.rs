@@ -49,13 +49,8 @@ const TORTURE: &[&str] = &[
     "torture/test_damage.py",
     "test_crash.py",
 ];
-const LONG: &[(&str, &str)] = &[
-    ("FIRTH_FULL_CYCLES", "20"),
-    ("FIRTH_PAUSE_SECONDS", "30"),
-    ("FIRTH_PAUSES", "3"),
-    ("FIRTH_DAMAGES", "100"),
-    ("FIRTH_KILLS", "200"),
-];
+const LONG: &[(&str, &str)] =
+    &[("FIRTH_FULL_CYCLES", "20"), ("FIRTH_PAUSE_SECONDS", "30"), ("FIRTH_PAUSES", "3"), ("FIRTH_DAMAGES", "100"), ("FIRTH_KILLS", "200")];
 
 pub fn build_and_run(report: &mut Report, choice: &Choice) {
     let had = setup::set_up(&target().join("clients"));
