@@ -1,7 +1,7 @@
 //! Seeds, crash points, and tests of the tests.
 
 use firth_sim::run::{crash_at_step, lives, lives_on};
-use firth_sim::world::Machine;
+use firth_sim::machine::Machine;
 
 /// How many seeds: `FIRTH_SIM_SEEDS`, from `FIRTH_SIM_FROM` on.
 fn seeds() -> std::ops::Range<u64> {
