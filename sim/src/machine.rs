@@ -26,6 +26,8 @@ const START_MS: i64 = 1_700_000_000_000;
 pub struct Hands {
     steady: AtomicI64,
     ahead: AtomicI64,
+    /// Times that the clock was set.
+    sets: AtomicI64,
 }
 
 impl Hands {
@@ -105,7 +107,14 @@ impl Machine {
 
     /// Sets the system's clock to be so much ahead of the true time.
     pub fn set_clock_ahead(&self, ahead_ms: i64) {
-        self.hands.ahead.store(ahead_ms, Ordering::Relaxed);
+        if self.hands.ahead.swap(ahead_ms, Ordering::Relaxed) != ahead_ms {
+            self.hands.sets.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the clock was ever set.
+    pub fn was_clock_set(&self) -> bool {
+        self.hands.sets.load(Ordering::Relaxed) > 0
     }
 
     /// Ends every fault of the stores.
