@@ -28,7 +28,11 @@ pub trait Store: Send + Sync + 'static {
 /// Objects as files of one directory; `/` in a name is `.` in the file's.
 pub struct DirectoryStore {
     root: PathBuf,
+    leaves_space: bool,
 }
+
+/// What a store that leaves space does not touch: the journal keeps twice as much free, and checkpoints must fit in between.
+const LEFT_BYTES_MAX: u64 = 8 << 20;
 
 const UNFINISHED: &str = ".tmp";
 
@@ -42,7 +46,18 @@ impl DirectoryStore {
                 fs::remove_file(path)?;
             }
         }
-        Ok(DirectoryStore { root: root.to_owned() })
+        Ok(DirectoryStore { root: root.to_owned(), leaves_space: false })
+    }
+
+    /// The same store, refusing objects that would fill the volume: for what may wait.
+    pub fn leaving_space(self) -> DirectoryStore {
+        DirectoryStore { leaves_space: true, ..self }
+    }
+
+    fn has_space_for(&self, bytes: u64) -> io::Result<bool> {
+        let volume = rustix::fs::statvfs(&self.root)?;
+        let (free, total) = (volume.f_bavail * volume.f_frsize, volume.f_blocks * volume.f_frsize);
+        Ok(free >= bytes + LEFT_BYTES_MAX.min(total / 32))
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -56,6 +71,9 @@ impl DirectoryStore {
 
 impl Store for DirectoryStore {
     fn put(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        if self.leaves_space && !self.has_space_for(bytes.len() as u64)? {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let path = self.path(name);
         let unfinished = self.root.join(format!("{}{UNFINISHED}", name.replace('/', ".")));
         let written = File::create(&unfinished).and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));

@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use firth_model::ids::{PartitionId, SegmentId};
-use firth_model::limits::{OWN_SEGMENT_BYTES, SEGMENT_BYTES};
+use firth_model::ids::{ExtentNumber, PartitionId, SegmentId};
+use firth_model::limits::{COMPACTION_MAP_BYTES, OWN_SEGMENT_BYTES, SEGMENT_BYTES};
 use firth_model::time::Millis;
 
 use crate::index::Place;
@@ -24,11 +24,19 @@ pub struct ArchiveSettings {
     pub segment_bytes: usize,
     /// A partition with this much in one job gets segments of its own; smaller segments are merged.
     pub own_bytes: u64,
+    /// Memory for the keys of a partition that is compacted.
+    pub map_bytes: usize,
 }
 
 impl Default for ArchiveSettings {
     fn default() -> ArchiveSettings {
-        ArchiveSettings { journal_bytes_max: 4 << 30, after_ms: 15 * 60_000, segment_bytes: SEGMENT_BYTES, own_bytes: OWN_SEGMENT_BYTES }
+        ArchiveSettings {
+            journal_bytes_max: 4 << 30,
+            after_ms: 15 * 60_000,
+            segment_bytes: SEGMENT_BYTES,
+            own_bytes: OWN_SEGMENT_BYTES,
+            map_bytes: COMPACTION_MAP_BYTES,
+        }
     }
 }
 
@@ -47,6 +55,8 @@ pub(crate) struct Archiving {
     pub checkpoints_ended: [u64; 2],
     /// Damaged batches lie here: their partition is not moved from there again by this process.
     pub stuck: HashSet<(PartitionId, Place)>,
+    /// The oldest finished extent in which something lives, when that was last looked for, and its newest batch.
+    pub oldest: Option<(ExtentNumber, Millis)>,
     /// When the first batch came into the extent that is written now.
     pub open_since: Option<Millis>,
 }
@@ -62,6 +72,7 @@ impl Archiving {
             checkpoints_begun: 0,
             checkpoints_ended: [0; 2],
             stuck: HashSet::new(),
+            oldest: None,
             open_since: None,
         }
     }

@@ -9,6 +9,7 @@
 //! 0x03  partition u32 (big endian)      a partition: offsets, producers, spans
 //! 0x04  partition u32, producer i64     only ever deleted: the partition forgets the producer
 //! 0x05  owner text                      settings kept for a protocol
+//! 0x06  partition u32, base u64 (both big endian)  records of a batch that expire, see `removals`
 //! 0x10 to 0x1f                          groups and cursors, see `groups::state`
 //! ```
 
@@ -21,9 +22,11 @@ use firth_gateway::streams::{Policy, StreamInfo, TimeSource};
 use firth_journal::entry::Entry;
 use firth_model::ids::{Offset, PartitionId, ProducerId, StreamId};
 use firth_model::names::StreamName;
+use firth_model::removed::RunSet;
 
 use crate::groups::state::GroupEffect;
 use crate::layout::{Reader, StateDamage, Writer, begin_value, open_value};
+use crate::removals::{self, Expiring, decode_expiring, encode_expiring};
 use crate::replaced::{self, Replaced};
 
 const NODE: u8 = 0x01;
@@ -31,6 +34,7 @@ const STREAM: u8 = 0x02;
 pub const PARTITION: u8 = 0x03;
 const PRODUCER: u8 = 0x04;
 const KEPT: u8 = 0x05;
+const EXPIRING: u8 = 0x06;
 const GROUPS: std::ops::RangeInclusive<u8> = 0x10..=0x1f;
 
 /// Version byte of a stream's value; 1 is still read. What 2 added has its defaults in a stream of version 1.
@@ -65,10 +69,21 @@ pub enum Effect {
     },
     /// What lay in extents or segments lies in other segments now.
     Replace(Vec<Replaced>),
+    /// Records that are gone for readers.
+    Remove {
+        partition: PartitionId,
+        runs: RunSet,
+    },
+    /// Records of the batch at `base` that are to be removed at a time; none forgets the batch.
+    Expire {
+        partition: PartitionId,
+        base: Offset,
+        expiring: Expiring,
+    },
     Group(GroupEffect),
 }
 
-/// An effect as one key and its value; `None` deletes. `Trim` and `Replace` have entry types of their own instead.
+/// An effect as one key and its value; `None` deletes. `Trim`, `Replace` and `Remove` have entry types of their own instead.
 pub type KeyValue = (Bytes, Option<Bytes>);
 
 impl Effect {
@@ -80,7 +95,7 @@ impl Effect {
             }
             Effect::PutStream(info) => (stream_key(info.id), Some(encode_stream(info))),
             Effect::DropStream(id) => (stream_key(*id), None),
-            Effect::Trim { .. } | Effect::Replace(_) => return None,
+            Effect::Trim { .. } | Effect::Replace(_) | Effect::Remove { .. } => return None,
             Effect::ForgetProducer { partition, producer } => {
                 let key = Writer::default().u8(PRODUCER).raw(&partition.0.to_be_bytes()).i64(producer.0).done();
                 (key, None)
@@ -88,6 +103,10 @@ impl Effect {
             Effect::PutKept { owner, settings } => {
                 let key = Writer::default().u8(KEPT).raw(owner.as_bytes()).done();
                 (key, (!settings.is_empty()).then(|| encode_settings(settings)))
+            }
+            Effect::Expire { partition, base, expiring } => {
+                let key = Writer::default().u8(EXPIRING).raw(&partition.0.to_be_bytes()).raw(&base.0.to_be_bytes()).done();
+                (key, (!expiring.is_empty()).then(|| encode_expiring(expiring)))
             }
             Effect::Group(effect) => effect.encode(),
         };
@@ -116,6 +135,11 @@ impl Effect {
                 let settings = value.map(decode_settings).transpose()?.unwrap_or_default();
                 Ok(Effect::PutKept { owner, settings })
             }
+            (EXPIRING, value) => {
+                let (partition, base) = (PartitionId(key_reader.u32()?.swap_bytes()), Offset(key_reader.u64()?.swap_bytes()));
+                let expiring = value.map(|value| decode_expiring(value)).transpose()?.unwrap_or_default();
+                Ok(Effect::Expire { partition, base, expiring })
+            }
             (kind, value) if GROUPS.contains(&kind) => GroupEffect::decode(key, value).map(Effect::Group),
             _ => Err(StateDamage { what: "unknown kind of key" }),
         }
@@ -125,9 +149,10 @@ impl Effect {
         match (self, self.key_value()) {
             (Effect::Trim { partition, log_start }, _) => Entry::partition_trim(*partition, *log_start),
             (Effect::Replace(replaced), _) => replaced::entry(replaced),
+            (Effect::Remove { partition, runs }, _) => removals::entry(*partition, runs),
             (_, Some((key, Some(value)))) => Entry::state_put(&key, value),
             (_, Some((key, None))) => Entry::state_delete(&key),
-            (_, None) => unreachable!("trims and replacements alone have no key"),
+            (_, None) => unreachable!("trims, replacements and removals alone have no key"),
         }
     }
 }
@@ -285,6 +310,9 @@ mod tests {
         survives(&Effect::PutStream(Arc::new(sample())));
         survives(&Effect::DropStream(sample().id));
         survives(&Effect::ForgetProducer { partition: PartitionId(258), producer: ProducerId(5) });
+        let expiring = vec![(3, firth_model::time::Millis(9))];
+        survives(&Effect::Expire { partition: PartitionId(258), base: Offset(70_000), expiring });
+        survives(&Effect::Expire { partition: PartitionId(258), base: Offset(70_000), expiring: Vec::new() });
         survives(&Effect::PutKept { owner: "group/a".to_owned(), settings: sample().settings });
         survives(&Effect::PutKept { owner: "group/a".to_owned(), settings: BTreeMap::new() });
     }

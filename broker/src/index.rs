@@ -259,4 +259,43 @@ mod tests {
         assert_eq!(index.expired(None, Some(139)), Some(Offset(60 - 10)), "a span of 100 goes, then a row would go below");
         assert_eq!(index.expired(None, Some(0)), Some(Offset(120)));
     }
+
+    proptest::proptest! {
+        /// Apache Kafka's documented rule for `retention.bytes`: the oldest segment goes while what is left without it is at least the
+        /// limit. Offsets of what stays do not change.
+        #[test]
+        fn size_removes_what_kafka_would(sizes in proptest::collection::vec(1u64..500, 0..40), limit in 0u64..4000, sealed in 0usize..40) {
+            let mut index = Index::default();
+            let mut base = 0;
+            for (at, bytes) in sizes.iter().enumerate() {
+                let span = Span {
+                    place: Place::Segment(SegmentId(at as u128)),
+                    base: Offset(base),
+                    end: Offset(base + 7),
+                    bytes: *bytes,
+                    max_timestamp: 0,
+                    appended: Millis(0),
+                };
+                if at < sealed {
+                    index.replace((span.base, span.end), &[span], extent_of, |_, _| ());
+                } else {
+                    let bytes = u32::try_from(*bytes).expect("small");
+                    let position = Position(at as u64 * 100);
+                    index.push(Row { base: span.base, records: 7, bytes, position, max_timestamp: 0, appended: Millis(0) });
+                }
+                base += 7;
+            }
+            let mut model: VecDeque<u64> = sizes.iter().copied().collect();
+            while model.front().is_some_and(|first| model.iter().sum::<u64>() - first >= limit) {
+                model.pop_front();
+            }
+            let removed = sizes.len() - model.len();
+            let expected = (removed > 0).then(|| Offset(removed as u64 * 7));
+            proptest::prop_assert_eq!(index.expired(None, Some(limit)), expected);
+            index.trim(expected.unwrap_or_default(), extent_of, |_, _| ());
+            proptest::prop_assert_eq!(index.bytes(), model.iter().sum::<u64>());
+            let first = index.find(expected.unwrap_or_default());
+            proptest::prop_assert_eq!(first == Spot::End, model.is_empty());
+        }
+    }
 }

@@ -5,16 +5,24 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use firth_model::ids::{ExtentNumber, PartitionId, SegmentId};
+use firth_gateway::streams::Policy;
+use firth_journal::spares::Room;
+use firth_model::ids::{ExtentNumber, Offset, PartitionId, SegmentId};
 use firth_model::limits::{JOB_BYTES, JOB_PARTITIONS, MERGE_SEGMENTS_MIN};
 use firth_model::time::Millis;
 
-use crate::archiver::{Job, Outcome, Part};
+use crate::archiver::{Cleaning, Job, Outcome, Part};
 use crate::archiving::{ArchiveSettings, LOOK_EVERY_MS, RETRY_AFTER_MS};
 use crate::effect::Effect;
 use crate::index::{Place, Span};
+use crate::partition::Partition;
 use crate::replaced::Replaced;
 use crate::shard::{Due, Shard};
+
+fn part(held: &Partition, spans: Vec<Span>, cleaning: Option<Cleaning>) -> Part {
+    let last = Offset(held.next.0.saturating_sub(1));
+    Part { partition: held.view.id, log_start: held.log_start, spans, removed: held.removed.clone(), last, cleaning }
+}
 
 /// Spans of partitions that go together.
 type Chosen = BTreeMap<PartitionId, Vec<Span>>;
@@ -35,23 +43,36 @@ impl Shard {
         if self.archiving.under_way || self.archiving.unshown > 0 {
             return;
         }
-        let chosen = self.old_extents(old).or_else(|| self.small_segments());
-        if let Some(job) = chosen.and_then(|chosen| self.job(chosen)) {
+        let chosen = self.old_extents(old).and_then(|chosen| self.job(chosen));
+        let job = chosen.or_else(|| self.compaction()).or_else(|| self.small_segments().and_then(|chosen| self.job(chosen)));
+        if let Some(job) = job {
             self.archiving.under_way = true;
+            for part in job.parts.iter().filter(|part| part.cleaning.is_some()) {
+                if let Some(held) = self.state.partitions.get_mut(&part.partition) {
+                    // The job says when the next ones are due.
+                    held.tombstones_due = None;
+                }
+            }
             self.start_job(job);
         }
     }
 
     /// The spans in the oldest extents that are to be moved.
-    fn old_extents(&self, old: Millis) -> Option<Chosen> {
+    fn old_extents(&mut self, old: Millis) -> Option<Chosen> {
         let extents = &self.state.extents;
         let mut oldest: Vec<_> = extents.sealed_live().collect();
         let extent_bytes = extents.start_of(ExtentNumber(1)).0;
         let over = extents.sealed_bytes().saturating_sub(self.archiving.settings.journal_bytes_max);
         let at_once = usize::try_from(JOB_BYTES / extent_bytes).unwrap_or(1).max(1);
-        let wanted = if over > 0 { usize::try_from(over.div_ceil(extent_bytes)).unwrap_or(1) } else { 0 };
+        let wanted = usize::try_from(over.div_ceil(extent_bytes)).unwrap_or(usize::MAX);
+        // When the disk is full, what little lives in an extent may let go of all of it.
+        let wanted = if self.room == Room::Plenty { wanted } else { wanted.max(1) };
         oldest.truncate(at_once);
-        let last = *oldest.last()?;
+        let (first, last) = (*oldest.first()?, *oldest.last()?);
+        // A look at all partitions every second would be too much.
+        if wanted == 0 && self.archiving.oldest.is_some_and(|(extent, newest)| extent == first && newest >= old) {
+            return None;
+        }
         let mut chosen = Chosen::new();
         let mut newest: BTreeMap<_, Millis> = BTreeMap::new();
         for (id, held) in &self.state.partitions {
@@ -66,6 +87,7 @@ impl Shard {
                 chosen.entry(*id).or_default().push(*span);
             }
         }
+        self.archiving.oldest = newest.first_key_value().map(|(extent, newest)| (*extent, *newest));
         // Oldest first, up to the first that may stay.
         let due = newest.values().enumerate().take_while(|(at, appended)| *at < wanted || **appended < old).count();
         let last = *newest.keys().nth(due.checked_sub(1)?)?;
@@ -115,20 +137,74 @@ impl Shard {
                     all.get(at + 1) == Some(&span)
                 });
                 if !follows {
-                    parts.push(Part { partition, log_start: held.log_start, spans: std::mem::take(&mut neighbours) });
+                    parts.push(part(held, std::mem::take(&mut neighbours), None));
                 }
                 neighbours.push(span);
             }
-            parts.push(Part { partition, log_start: held.log_start, spans: neighbours });
+            parts.push(part(held, neighbours, None));
         }
+        self.job_of(parts)
+    }
+
+    fn job_of(&self, parts: Vec<Part>) -> Option<Job> {
         let ArchiveSettings { segment_bytes, own_bytes, .. } = self.archiving.settings;
         (!parts.is_empty()).then_some(Job { parts, now: self.now, segment_bytes, own_bytes })
+    }
+
+    /// The partitions of compacted streams of which enough was not cleaned yet. Only what lies in segments is.
+    fn compaction(&self) -> Option<Job> {
+        let mut parts = Vec::new();
+        let mut bytes = 0;
+        for info in self.state.catalog.all().filter(|info| info.policy.compacted) {
+            for id in &info.partitions {
+                let Some(held) = self.state.partitions.get(id) else { continue };
+                if let Some(dirty) = self.dirty_part(held, &info.policy)
+                    && bytes < JOB_BYTES
+                {
+                    bytes += dirty.spans.iter().map(|span| span.bytes).sum::<u64>();
+                    parts.push(dirty);
+                }
+            }
+        }
+        parts.sort_unstable_by_key(|part| part.partition);
+        self.job_of(parts)
+    }
+
+    fn dirty_part(&self, held: &Partition, policy: &Policy) -> Option<Part> {
+        let age = |ms: u64| Millis(self.now.0.saturating_sub(i64::try_from(ms).unwrap_or(i64::MAX)));
+        let old_enough = age(policy.compaction_lag_min_ms);
+        let index = held.view.index();
+        let archived = index.spans().iter().take_while(|span| matches!(span.place, Place::Segment(_)));
+        let spans: Vec<Span> = archived.take_while(|span| span.appended <= old_enough).copied().collect();
+        drop(index);
+        let dirty = || spans.iter().filter(|span| span.end > held.cleaned_to);
+        let dirty_bytes: u64 = dirty().map(|span| span.bytes).sum();
+        let bytes: u64 = spans.iter().map(|span| span.bytes).sum();
+        let much = dirty_bytes > 0 && dirty_bytes * 100 >= bytes * u64::from(policy.dirty_ratio_percent);
+        let late = policy.compaction_lag_max_ms.is_some_and(|ms| dirty().any(|span| span.appended < age(ms)));
+        let over = held.tombstones_due.is_some_and(|due| due <= self.now);
+        let stuck = spans.iter().any(|span| self.archiving.stuck.contains(&(held.view.id, span.place)));
+        if spans.is_empty() || stuck || !(much || late || over) {
+            return None;
+        }
+        let cleaning = Cleaning {
+            dirty_from: held.cleaned_to,
+            until: spans.last().map_or(held.cleaned_to, |span| span.end).max(held.cleaned_to),
+            delete_retention_ms: policy.delete_retention_ms,
+            map_bytes: self.archiving.settings.map_bytes,
+        };
+        Some(part(held, spans, Some(cleaning)))
     }
 
     /// Something of a job is ready, or it ended.
     pub fn archived(&mut self, outcome: Outcome) {
         self.archiving.bury(outcome.unused);
         self.archiving.stuck.extend(outcome.damaged);
+        for (partition, due) in outcome.tombstones {
+            if let Some(held) = self.state.partitions.get_mut(&partition) {
+                held.tombstones_due = Some(held.tombstones_due.map_or(due, |earlier| earlier.min(due)));
+            }
+        }
         if outcome.failed {
             self.archiving.due = self.now.plus(RETRY_AFTER_MS);
         }

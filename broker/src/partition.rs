@@ -9,12 +9,14 @@ use firth_gateway::refusal::Refusal;
 use firth_journal::entry::{Entry, Row as EntryRow};
 use firth_model::batch::{Batch, prefix};
 use firth_model::ids::{LeaderEpoch, Lsn, Offset, PartitionId, StreamId};
+use firth_model::removed::RunSet;
 use firth_model::time::Millis;
 
 use crate::index::{Index, Span};
 use crate::layout::{Reader, StateDamage, Writer};
 use crate::partition_view::PartitionView;
 use crate::producers::{Producers, Sequence};
+use crate::removals::{read_runs, write_runs};
 use crate::replaced::{Replaced, read_extent_spans, read_spans, write_spans};
 
 pub struct Partition {
@@ -33,6 +35,10 @@ pub struct Partition {
     pub replacing: VecDeque<Replaced>,
     /// Of the records below only the newest of each key are left.
     pub cleaned_to: Offset,
+    /// When the archiver last said that a tombstone may go. Not part of what replay must reproduce.
+    pub tombstones_due: Option<Millis>,
+    /// Gone for readers, though the bytes may still be there. Readers see it when it is durable.
+    pub removed: Arc<RunSet>,
 }
 
 /// Version byte of a partition's value: 1 had spans in extents only and ended with them.
@@ -58,6 +64,8 @@ impl Partition {
             last_lsn: Lsn(0),
             replacing: VecDeque::new(),
             cleaned_to: Offset(0),
+            tombstones_due: None,
+            removed: Arc::default(),
         }
     }
 
@@ -104,13 +112,14 @@ impl Partition {
         spans
     }
 
-    /// Version u8, log start u64, next u64, epoch i32, producers, spans, cleaned to u64.
+    /// Version u8, log start u64, next u64, epoch i32, producers, spans, cleaned to u64, removed runs of (first u64, end u64).
     pub fn encode(&self) -> Bytes {
         let mut out = Writer::default();
         out.u8(VALUE_VERSION).u64(self.log_start.0).u64(self.next.0).i32(self.epoch.0);
         self.producers.encode(&mut out);
         write_spans(&mut out, &self.spans());
         out.u64(self.cleaned_to.0);
+        write_runs(&mut out, &self.removed);
         out.done()
     }
 
@@ -127,9 +136,11 @@ impl Partition {
         let spans = if version == 1 { read_extent_spans(&mut from)? } else { read_spans(&mut from)? };
         if version > 1 {
             self.cleaned_to = Offset(from.u64()?);
+            self.removed = Arc::new(read_runs(&mut from)?);
         }
         from.end()?;
         *self.view.index() = Index::of_spans(spans);
+        self.view.show_removed(self.removed.clone());
         Ok(())
     }
 }
@@ -139,7 +150,6 @@ mod tests {
     use super::*;
     use crate::index::Place;
     use firth_model::ids::{ExtentNumber, SegmentId};
-    use firth_model::time::Millis;
 
     fn partition() -> Partition {
         Partition::empty(PartitionId(3), StreamId(uuid::Uuid::nil()), 1 << 20)
@@ -155,11 +165,18 @@ mod tests {
         let old = span(Place::Extent(ExtentNumber(4)), 0, 10);
         let kept = span(Place::Segment(SegmentId(9)), 2, 10);
         *held.view.index() = Index::of_spans(vec![old]);
-        held.replacing.push_back(Replaced { partition: held.view.id, base: Offset(0), end: Offset(10), spans: vec![kept], cleaned: true });
+        held.replacing.push_back(Replaced {
+            partition: held.view.id,
+            base: Offset(0),
+            end: Offset(10),
+            spans: vec![kept],
+            cleaned_to: Offset(10),
+        });
         held.cleaned_to = Offset(10);
+        held.removed = Arc::new([3..5, 8..9].into_iter().collect());
         let mut back = partition();
         back.decode_into(&held.encode()).expect("own bytes");
-        assert_eq!((back.spans(), back.cleaned_to), (vec![kept], Offset(10)));
+        assert_eq!((back.spans(), back.cleaned_to, &back.removed), (vec![kept], Offset(10), &held.removed));
         assert_eq!(held.view.index().spans(), &[old], "readers still see the old");
     }
 

@@ -1,10 +1,11 @@
 //! The durable part of one partition, as readers see it.
 
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use firth_gateway::view::Waiter;
 use firth_model::ids::{LeaderEpoch, Offset, PartitionId};
+use firth_model::removed::RunSet;
 
 use crate::index::Index;
 
@@ -16,6 +17,9 @@ pub struct PartitionView {
     epoch: AtomicI32,
     index: Mutex<Index>,
     parked: Mutex<Vec<Weak<Waiter>>>,
+    removed: Mutex<Arc<RunSet>>,
+    /// So that readers of a partition that lost no record take no lock for it.
+    has_removed: AtomicBool,
 }
 
 impl PartitionView {
@@ -27,6 +31,8 @@ impl PartitionView {
             epoch: AtomicI32::new(0),
             index: Mutex::default(),
             parked: Mutex::default(),
+            removed: Mutex::default(),
+            has_removed: AtomicBool::new(false),
         }
     }
 
@@ -49,6 +55,17 @@ impl PartitionView {
 
     pub fn show_start(&self, log_start: Offset) {
         self.log_start.store(log_start.0, Ordering::Release);
+    }
+
+    pub fn show_removed(&self, removed: Arc<RunSet>) {
+        self.has_removed.store(!removed.is_empty(), Ordering::Release);
+        *self.removed.lock().unwrap_or_else(PoisonError::into_inner) = removed;
+    }
+
+    /// What readers step over. `None`: nothing.
+    pub fn removed(&self) -> Option<Arc<RunSet>> {
+        let some = self.has_removed.load(Ordering::Acquire);
+        some.then(|| self.removed.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
     pub fn show_end(&self, end: Offset) {

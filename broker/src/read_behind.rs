@@ -15,6 +15,7 @@ use firth_model::limits::COLD_READ_AT_ONCE;
 
 use crate::index::{Place, Row, Span, Spot};
 use crate::partition_view::PartitionView;
+use crate::stripped::live_records;
 
 /// Neighbouring entries closer than this are read at once: reading over a gap is cheaper than another read.
 const GAP_BYTES_MAX: u64 = 64 << 10;
@@ -93,7 +94,7 @@ pub fn batches(sources: &Sources, partition: &PartitionView, from: Offset, bytes
         match read_once(sources, partition, from, bytes_max) {
             Err(ColdError::Gone) => continue,
             Err(error) => return Err(refused(partition.id, &error)),
-            Ok(records) => return Ok(records),
+            Ok(records) => return live_records(partition, records),
         }
     }
     Err(Refusal::Unavailable)

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! span         kind u8 (0 extent, 1 segment), extent u64 or segment 16, base u64, end u64, bytes u64, largest time i64, appended i64
-//! replacement  partition u32, base u64, end u64, cleaned u8, spans
+//! replacement  partition u32, base u64, end u64, cleaned to u64, spans
 //! body of a SegmentsReplaced entry: version u8, replacements
 //! ```
 
@@ -24,12 +24,12 @@ pub struct Replaced {
     pub end: Offset,
     /// In the order of offsets; none if nothing was worth keeping.
     pub spans: Vec<Span>,
-    /// Of the records up to `end` only the newest of each key are left.
-    pub cleaned: bool,
+    /// Below this offset only the newest record of each key is left. 0: nothing was cleaned.
+    pub cleaned_to: Offset,
 }
 
 /// Largest part of an entry that one replacement without spans takes, and each span of it: for bounding entries.
-pub const REPLACED_BYTES: usize = 25;
+pub const REPLACED_BYTES: usize = 32;
 pub const SPAN_BYTES: usize = 57;
 
 impl Replaced {
@@ -99,7 +99,7 @@ pub fn entry(replaced: &[Replaced]) -> Entry {
     let mut out = begin_value();
     out.count(replaced.len());
     for part in replaced {
-        out.u32(part.partition.0).u64(part.base.0).u64(part.end.0).u8(u8::from(part.cleaned));
+        out.u32(part.partition.0).u64(part.base.0).u64(part.end.0).u64(part.cleaned_to.0);
         write_spans(&mut out, &part.spans);
     }
     Entry::reserved(EntryKind::SegmentsReplaced, out.done())
@@ -113,7 +113,7 @@ pub fn read_entry(body: &Bytes) -> Result<Vec<Replaced>, StateDamage> {
             partition: PartitionId(from.u32()?),
             base: Offset(from.u64()?),
             end: Offset(from.u64()?),
-            cleaned: from.u8()? != 0,
+            cleaned_to: Offset(from.u64()?),
             spans: read_spans(&mut from)?,
         });
     }
@@ -133,8 +133,8 @@ mod tests {
     fn replacements_survive_their_bytes() {
         let spans = vec![span(Place::Segment(SegmentId(1 << 100 | 7)), 5, 9), span(Place::Extent(ExtentNumber(3)), 9, 12)];
         let parts = vec![
-            Replaced { partition: PartitionId(8), base: Offset(5), end: Offset(12), spans, cleaned: true },
-            Replaced { partition: PartitionId(9), base: Offset(0), end: Offset(1), spans: Vec::new(), cleaned: false },
+            Replaced { partition: PartitionId(8), base: Offset(5), end: Offset(12), spans, cleaned_to: Offset(9) },
+            Replaced { partition: PartitionId(9), base: Offset(0), end: Offset(1), spans: Vec::new(), cleaned_to: Offset(0) },
         ];
         let mut raw = Vec::new();
         entry(&parts).write(&mut raw);
@@ -150,7 +150,7 @@ mod tests {
         let extent = |number, base, end| span(Place::Extent(ExtentNumber(number)), base, end);
         let mut spans = vec![extent(1, 0, 10), extent(2, 10, 20), extent(3, 20, 30)];
         let kept = span(Place::Segment(SegmentId(5)), 3, 20);
-        let part = Replaced { partition: PartitionId(1), base: Offset(0), end: Offset(20), spans: vec![kept], cleaned: false };
+        let part = Replaced { partition: PartitionId(1), base: Offset(0), end: Offset(20), spans: vec![kept], cleaned_to: Offset(0) };
         part.apply_to(&mut spans);
         assert_eq!(spans, [kept, extent(3, 20, 30)]);
         Replaced { base: Offset(3), spans: Vec::new(), ..part }.apply_to(&mut spans);

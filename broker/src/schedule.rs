@@ -13,12 +13,16 @@ pub const CHECKPOINT_EVERY_MS: i64 = 30_000;
 /// A checkpoint after this much journal: half of what start-up may replay, because the extents that are open when it is taken are
 /// read again too.
 pub const CHECKPOINT_EVERY_BYTES: u64 = REPLAY_BYTES_MAX / 2;
+/// How often expired records are looked for: what expires in between goes together.
+pub const EXPIRY_EVERY_MS: i64 = 200;
 /// How often idle producers are looked for.
 pub const PRODUCERS_EVERY_MS: i64 = 10 * 60_000;
 
 pub struct Upkeep {
     pub retention_due: Millis,
     pub producers_due: Millis,
+    /// Expired records are looked for no sooner.
+    pub expiry_due: Millis,
     pub checkpoint_due: Millis,
     pub bytes_since_checkpoint: u64,
     pub checkpoint_under_way: bool,
@@ -33,6 +37,7 @@ impl Upkeep {
         Upkeep {
             retention_due: now.plus(RETENTION_EVERY_MS),
             producers_due: now.plus(PRODUCERS_EVERY_MS),
+            expiry_due: now,
             checkpoint_due: now.plus(CHECKPOINT_EVERY_MS),
             bytes_since_checkpoint: 0,
             checkpoint_under_way: false,

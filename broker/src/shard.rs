@@ -16,6 +16,8 @@ use firth_journal::commit::Completed;
 use firth_journal::entry::Entry;
 use firth_journal::spares::Room;
 use firth_model::ids::{ExtentNumber, Lsn, Offset, PartitionId, Position, SegmentId};
+use firth_model::limits::EXPIRING_RECORDS_MAX;
+use firth_model::removed::RunSet;
 use firth_model::time::Millis;
 
 use crate::archiver::Job;
@@ -69,6 +71,7 @@ pub(crate) enum Due {
     HideStream(Arc<StreamInfo>, Vec<Partition>),
     ShowStart(PartitionId, Offset),
     ShowReplaced(Vec<Replaced>),
+    ShowRemoved(PartitionId, Arc<RunSet>),
     Checkpoint(Checkpoint),
 }
 
@@ -200,6 +203,7 @@ impl Shard {
     /// When the next turn is due even if nothing comes.
     pub fn next_deadline(&self) -> Millis {
         let upkeep = self.upkeep.next_due().min(self.archiving.due);
+        let upkeep = self.state.expiries.next_due().map_or(upkeep, |due| upkeep.min(due.max(self.upkeep.expiry_due)));
         self.state.groups.next_deadline().map_or(upkeep, |groups| groups.min(upkeep))
     }
 
@@ -244,6 +248,9 @@ impl Shard {
                 Ok(firth_gateway::answer::Placed { base_offset, log_start, duplicate: true })
             }
             Decision::Append { base_offset } => {
+                if self.state.expiries.records() + publish.expires.len() > EXPIRING_RECORDS_MAX {
+                    return Err(Refusal::Overloaded);
+                }
                 let entry = held.entry(batch, base_offset);
                 if entry.bytes() > self.entry_bytes_max {
                     let (bytes, bytes_max) = (entry.bytes() as u64, self.entry_bytes_max as u64);
@@ -254,6 +261,10 @@ impl Shard {
                 self.last = self.last.next();
                 *upto = self.last;
                 self.state.apply_batch(publish.partition, &batch.header, base_offset, self.now, self.last);
+                if !publish.expires.is_empty() {
+                    let expiring = publish.expires.clone();
+                    *upto = self.emit(&Effect::Expire { partition: publish.partition, base: base_offset, expiring });
+                }
                 Ok(firth_gateway::answer::Placed { base_offset, log_start, duplicate: false })
             }
         }
@@ -381,6 +392,11 @@ impl Shard {
                 self.state.free(&partitions);
             }
             Due::ShowStart(partition, log_start) => self.state.trim_index(partition, log_start),
+            Due::ShowRemoved(partition, removed) => {
+                if let Some(held) = self.state.partitions.get(&partition) {
+                    held.view.show_removed(removed);
+                }
+            }
             Due::ShowReplaced(replaced) => self.show_replaced(&replaced),
             Due::Checkpoint(checkpoint) => self.checkpointer.write(checkpoint),
         }

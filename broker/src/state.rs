@@ -20,6 +20,7 @@ use crate::groups::machine::Groups;
 use crate::index::{Place, Row};
 use crate::layout::{StateDamage, Writer};
 use crate::partition::Partition;
+use crate::removals::{self, Expiries, write_runs};
 use crate::replaced::{Replaced, read_entry, write_spans};
 
 pub type Partitions = HashMap<PartitionId, Partition, foldhash::fast::RandomState>;
@@ -31,6 +32,7 @@ pub struct State {
     pub groups: Groups,
     pub kept: BTreeMap<String, BTreeMap<String, String>>,
     pub extents: Extents,
+    pub expiries: Expiries,
     /// Over all partitions.
     pub producers: usize,
     dirty: Dirty,
@@ -54,6 +56,7 @@ impl State {
             groups,
             kept: BTreeMap::new(),
             extents: Extents::of_size(extent_bytes),
+            expiries: Expiries::default(),
             producers: 0,
             dirty: Dirty::default(),
             dropped: Vec::new(),
@@ -75,6 +78,9 @@ impl State {
                     held.log_start = held.log_start.max(*log_start);
                     held.next = held.next.max(held.log_start);
                     held.last_lsn = lsn;
+                    if !held.removed.is_empty() {
+                        Arc::make_mut(&mut held.removed).trim_below(held.log_start.0);
+                    }
                     self.dirty.partitions.insert(*partition);
                 }
             }
@@ -83,9 +89,7 @@ impl State {
                 for part in replaced {
                     if let Some(held) = self.partitions.get_mut(&part.partition) {
                         held.replacing.push_back(part.clone());
-                        if part.cleaned {
-                            held.cleaned_to = held.cleaned_to.max(part.end);
-                        }
+                        held.cleaned_to = held.cleaned_to.max(part.cleaned_to);
                         self.dirty.partitions.insert(part.partition);
                     }
                 }
@@ -95,6 +99,21 @@ impl State {
                     self.kept.remove(owner);
                 } else {
                     self.kept.insert(owner.clone(), settings.clone());
+                }
+            }
+            Effect::Remove { partition, runs } => {
+                if let Some(held) = self.partitions.get_mut(partition) {
+                    let removed = Arc::make_mut(&mut held.removed);
+                    runs.iter().for_each(|run| {
+                        removed.insert(run.start.max(held.log_start.0)..run.end.min(held.next.0));
+                    });
+                    held.last_lsn = lsn;
+                    self.dirty.partitions.insert(*partition);
+                }
+            }
+            Effect::Expire { partition, base, expiring } => {
+                if self.partitions.contains_key(partition) {
+                    self.expiries.put(*partition, *base, expiring.clone());
                 }
             }
             Effect::Group(effect) => self.groups.apply(effect),
@@ -202,6 +221,11 @@ impl State {
                 self.producers -= held.producers.len();
                 self.dirty.partitions.remove(id);
                 self.dirty.values.insert(partition_key(*id), None);
+                for base in self.expiries.of(*id) {
+                    self.expiries.put(*id, base, Vec::new());
+                    let forgotten = Effect::Expire { partition: *id, base, expiring: Vec::new() };
+                    self.dirty.values.extend(forgotten.key_value());
+                }
                 self.dropped.push(held);
             }
         }
@@ -251,6 +275,10 @@ impl State {
                     let (partition, log_start) = read_partition_trim(&entry.body).ok_or(UNREADABLE)?;
                     self.apply(&Effect::Trim { partition, log_start }, entry.lsn);
                 }
+                EntryKind::RecordsRemoved => {
+                    let (partition, runs) = removals::read_entry(&entry.body)?;
+                    self.apply(&Effect::Remove { partition, runs }, entry.lsn);
+                }
                 EntryKind::SegmentsReplaced => self.apply(&Effect::Replace(read_entry(&entry.body)?), entry.lsn),
                 EntryKind::StatePut => {
                     let (key, value) = read_state_put(&entry.body).ok_or(UNREADABLE)?;
@@ -279,6 +307,7 @@ impl State {
         for id in ids {
             let Some(held) = self.partitions.get(&id) else { continue };
             held.view.show_end(held.next);
+            held.view.show_removed(held.removed.clone());
             let (log_start, replacements) = (held.log_start, held.replacing.len());
             (0..replacements).for_each(|_| self.replace_index(id));
             self.trim_index(id, log_start);
@@ -306,7 +335,9 @@ impl State {
         let streams = self.catalog.all().map(|info| Effect::PutStream(info.clone()));
         let kept = self.kept.iter().map(|(owner, settings)| Effect::PutKept { owner: owner.clone(), settings: settings.clone() });
         let groups = self.groups.dump().into_iter().map(Effect::Group);
-        let effects = streams.chain(kept).chain(groups).chain([Effect::PutNode(self.node)]);
+        let expiring = self.expiries.all();
+        let expiring = expiring.map(|(partition, base, expiring)| Effect::Expire { partition, base, expiring: expiring.clone() });
+        let effects = streams.chain(kept).chain(expiring).chain(groups).chain([Effect::PutNode(self.node)]);
         let pairs = effects.filter_map(|effect| effect.key_value());
         let mut dump: BTreeMap<Bytes, Bytes> = pairs.filter_map(|(key, value)| Some((key, value?))).collect();
         for (id, held) in &self.partitions {
@@ -318,6 +349,7 @@ impl State {
             archived.retain(|span| matches!(span.place, Place::Segment(_)) && span.end > held.log_start);
             write_spans(&mut out, &archived);
             out.u64(held.cleaned_to.0);
+            write_runs(&mut out, &held.removed);
             dump.insert(partition_key(*id), out.done());
         }
         dump

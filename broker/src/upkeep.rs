@@ -1,19 +1,26 @@
 //! What a shard does by itself: retention, checkpoints, forgetting.
 
+use std::collections::BTreeMap;
+
 use firth_journal::entry::Entry;
 use firth_journal::spares::Room;
-use firth_model::ids::{ExtentNumber, Lsn, PartitionId, Position, ProducerId};
+use firth_model::ids::{ExtentNumber, Lsn, Offset, PartitionId, Position, ProducerId};
 use firth_model::limits::{PRODUCER_IDLE_MS, PRODUCERS_MAX};
+use firth_model::removed::RunSet;
 use firth_model::time::Millis;
 
 use crate::effect::Effect;
-use crate::schedule::{CHECKPOINT_EVERY_BYTES, CHECKPOINT_EVERY_MS, PRODUCERS_EVERY_MS, RETENTION_EVERY_MS, STARVED_EVERY_MS};
+use crate::schedule::{
+    CHECKPOINT_EVERY_BYTES, CHECKPOINT_EVERY_MS, EXPIRY_EVERY_MS, PRODUCERS_EVERY_MS, RETENTION_EVERY_MS, STARVED_EVERY_MS,
+};
 use crate::shard::{Checkpoint, Due, Shard};
 
 /// With room for less than this many, checkpoints do not wait for their time.
 const FEW_EXTENTS: ExtentNumber = ExtentNumber(8);
 /// Producers forgotten at once when there are too many: enough that the search for the idlest is rare.
 const PRODUCERS_FORGOTTEN_AT_ONCE: usize = PRODUCERS_MAX / 100;
+/// Batches with expired records in one turn: the shard must not be kept from publishers.
+const EXPIRED_AT_ONCE: usize = 10_000;
 
 impl Shard {
     /// Everything that is due now.
@@ -29,6 +36,10 @@ impl Shard {
             self.upkeep.retention_due = self.now.plus(RETENTION_EVERY_MS);
             self.expire_records();
             self.give_back_extents();
+        }
+        if self.upkeep.expiry_due <= self.now && self.state.expiries.next_due().is_some_and(|due| due <= self.now) {
+            self.upkeep.expiry_due = self.now.plus(EXPIRY_EVERY_MS);
+            self.remove_expired();
         }
         if self.state.producers > PRODUCERS_MAX || self.upkeep.producers_due <= self.now {
             self.upkeep.producers_due = self.now.plus(PRODUCERS_EVERY_MS);
@@ -85,12 +96,35 @@ impl Shard {
         }
     }
 
+    /// Records whose own time is over.
+    fn remove_expired(&mut self) {
+        if self.clock_watch.as_ref().is_some_and(|watch| !watch.agrees()) {
+            return;
+        }
+        let mut over: BTreeMap<PartitionId, RunSet> = BTreeMap::new();
+        for _ in 0..EXPIRED_AT_ONCE {
+            let Some((partition, base, ranges, left)) = self.state.expiries.first_due(self.now) else { break };
+            self.emit(&Effect::Expire { partition, base, expiring: left });
+            let runs = over.entry(partition).or_default();
+            ranges.into_iter().for_each(|range| {
+                runs.insert(range);
+            });
+        }
+        for (partition, runs) in over {
+            let lsn = self.emit(&Effect::Remove { partition, runs });
+            if let Some(held) = self.state.partitions.get(&partition) {
+                let removed = held.removed.clone();
+                self.due(lsn, Due::ShowRemoved(partition, removed));
+            }
+        }
+    }
+
     fn expire_records(&mut self) {
         let ages_are_known = self.clock_watch.as_ref().is_none_or(|watch| watch.agrees());
         let mut trims = Vec::new();
         for info in self.state.catalog.all().filter(|info| info.policy.expires) {
             let policy = &info.policy;
-            if policy.retention_ms.is_none() && policy.retention_bytes.is_none() {
+            if policy.retention_ms.is_none() && policy.retention_bytes.is_none() && policy.retention_records.is_none() {
                 continue;
             }
             let before = policy
@@ -100,7 +134,9 @@ impl Shard {
                 .map(|age| Millis(self.now.0.saturating_sub(age)));
             for id in &info.partitions {
                 let Some(held) = self.state.partitions.get(id) else { continue };
-                if let Some(log_start) = held.view.index().expired(before, policy.retention_bytes)
+                let by_count = policy.retention_records.map(|count| Offset(held.view.durable_end().0.saturating_sub(count)));
+                let by_age_or_bytes = held.view.index().expired(before, policy.retention_bytes);
+                if let Some(log_start) = by_count.max(by_age_or_bytes)
                     && log_start > held.log_start
                 {
                     trims.push((*id, log_start));

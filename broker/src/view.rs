@@ -16,6 +16,7 @@ use crate::cold::ColdThreads;
 use crate::index::Spot;
 use crate::partition_view::PartitionView;
 use crate::read_behind::{self, Sources};
+use crate::stripped::live_records;
 use crate::tail::Tail;
 
 /// All of it. One for a node.
@@ -75,7 +76,7 @@ impl View {
     /// A read that may block, on the caller's own thread: for simulations and offline tools.
     pub fn read_here(&self, partition: PartitionId, from: Offset, bytes_max: u32) -> Result<Records, Refusal> {
         let partition = self.partition(partition).ok_or(Refusal::NotFound)?;
-        match self.read_memory(&partition, from, bytes_max) {
+        match self.read_live(&partition, from, bytes_max) {
             ReadNow::Ready(records) => Ok(records),
             ReadNow::Behind => read_behind::batches(&self.sources, &partition, from, bytes_max),
             ReadNow::Refused(refusal) => Err(refusal),
@@ -84,6 +85,14 @@ impl View {
 
     fn partition(&self, id: PartitionId) -> Option<Arc<PartitionView>> {
         self.partitions.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    /// As `read_memory`, without the removed records.
+    fn read_live(&self, partition: &PartitionView, from: Offset, bytes_max: u32) -> ReadNow {
+        match self.read_memory(partition, from, bytes_max) {
+            ReadNow::Ready(records) => live_records(partition, records).map_or_else(ReadNow::Refused, ReadNow::Ready),
+            other => other,
+        }
     }
 
     fn read_memory(&self, partition: &PartitionView, from: Offset, bytes_max: u32) -> ReadNow {
@@ -146,7 +155,7 @@ impl LogView for View {
 
     fn read(&self, partition: PartitionId, from: Offset, bytes_max: u32) -> ReadNow {
         match self.partition(partition) {
-            Some(partition) => self.read_memory(&partition, from, bytes_max),
+            Some(partition) => self.read_live(&partition, from, bytes_max),
             None => ReadNow::Refused(Refusal::NotFound),
         }
     }

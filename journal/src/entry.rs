@@ -56,6 +56,8 @@ pub enum EntryKind {
     Config = 14,
     /// A list of targets that later batches refer to.
     TargetSet = 15,
+    /// Records that are gone for readers though their bytes are still there.
+    RecordsRemoved = 16,
 }
 
 impl EntryKind {
@@ -77,6 +79,7 @@ impl EntryKind {
             Handoff,
             Config,
             TargetSet,
+            RecordsRemoved,
         ];
         all.into_iter().find(|kind| *kind as u16 == number)
     }

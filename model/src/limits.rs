@@ -35,6 +35,10 @@ pub const MEMORY_SHARES_DIVISOR: u64 = 16;
 /// Bytes of records in answers that no socket took yet, over all connections: a slow consumer holds what it asked for until it
 /// reads it.
 pub const RESPONSE_BYTES_UNSENT_MAX: usize = 256 << 20;
+/// Records of a node that carry a time to live and wait for it: about 50 bytes of memory each.
+pub const EXPIRING_RECORDS_MAX: usize = 1_000_000;
+/// Hashes of keys while a partition is compacted; what does not fit waits for the next round.
+pub const COMPACTION_MAP_BYTES: usize = 64 << 20;
 /// Threads that read behind the tail cache; four keep a disk's queue busy without fighting over two cores.
 pub const COLD_READ_THREADS: usize = 4;
 /// Partitions of a node. Beyond this start-up and memory figures are not tested.

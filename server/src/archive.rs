@@ -31,7 +31,8 @@ pub fn segment_store(config: &Config) -> Result<Arc<dyn Store>> {
         }
         let root = config.data.join(DIRECTORY);
         let store = DirectoryStore::open(&root).with_context(|| format!("cannot open {}", root.display()))?;
-        return Ok(Arc::new(store));
+        // A full disk must not keep the journal from what frees space.
+        return Ok(Arc::new(store.leaving_space()));
     }
     match &used {
         Some(used) if *used != config.archive_url => {

@@ -16,7 +16,7 @@ use firth_broker::node::{Node, NodeParts};
 use firth_gateway::door::NodeInfo;
 use firth_gateway::protocol::Protocol;
 use firth_kafka::{Kafka, KafkaSettings};
-use firth_model::limits::SEGMENT_BYTES;
+use firth_model::limits::{COMPACTION_MAP_BYTES, SEGMENT_BYTES};
 use firth_model::time::{Clock, Millis};
 
 use crate::config::{Config, Listener};
@@ -46,6 +46,7 @@ fn open(config: &Config, identity: &identity::Identity) -> Result<Node> {
     let watch = ClockWatch::over(system_clock(), steady_clock());
     let mut memory = memory::shares(config.memory_bytes);
     memory.tail_cache = config.tail_bytes.unwrap_or(memory.tail_cache);
+    memory.block_cache = config.block_bytes.unwrap_or(memory.block_cache);
     let segments = crate::archive::segment_store(config)?;
     let parts = NodeParts {
         disk: Arc::new(disk),
@@ -56,6 +57,7 @@ fn open(config: &Config, identity: &identity::Identity) -> Result<Node> {
             after_ms: config.archive_after_ms,
             // A segment is built in memory.
             segment_bytes: usize::try_from(memory.block_cache).unwrap_or(SEGMENT_BYTES).min(SEGMENT_BYTES),
+            map_bytes: usize::try_from(memory.block_cache).unwrap_or(COMPACTION_MAP_BYTES).min(COMPACTION_MAP_BYTES),
             ..ArchiveSettings::default()
         },
         segment_dice: Box::new(|| uuid::Uuid::new_v4().as_u128()),
@@ -78,6 +80,13 @@ fn open(config: &Config, identity: &identity::Identity) -> Result<Node> {
         },
         memory,
     };
+    // The directories were made without their names being durable; nothing was acknowledged in them yet.
+    let data = config.data.canonicalize().context("the data directory is gone")?;
+    for directory in [data.parent(), Some(&*data), Some(&*data.join("journal"))].into_iter().flatten() {
+        std::fs::File::open(directory)
+            .and_then(|names| names.sync_all())
+            .with_context(|| format!("cannot sync {}", directory.display()))?;
+    }
     Node::open(parts).with_context(|| format!("cannot start on {}", config.data.display()))
 }
 

@@ -87,6 +87,12 @@ pub const SETTINGS: &[Setting] = &[
         about: "Journal whose newest record is older than this is moved into segments.",
     },
     Setting {
+        name: "cache.block_bytes",
+        kind: number(1 << 20, 1 << 40),
+        default: "",
+        about: "Blocks of segments kept in memory for consumers far behind; by default a share of the node's memory.",
+    },
+    Setting {
         name: "cache.tail_bytes",
         kind: number(1 << 20, 1 << 40),
         default: "",

@@ -33,7 +33,7 @@ use crate::ablation::{Ablations, cut};
 use crate::machine::{EXTENT_BYTES, Machine};
 
 const ARCHIVE: ArchiveSettings =
-    ArchiveSettings { journal_bytes_max: 256 << 10, after_ms: 5_000, segment_bytes: 48 << 10, own_bytes: 32 << 10 };
+    ArchiveSettings { journal_bytes_max: 256 << 10, after_ms: 5_000, segment_bytes: 48 << 10, own_bytes: 32 << 10, map_bytes: 4 << 10 };
 
 /// What the shard handed over and the world has not done yet.
 #[derive(Default)]
@@ -295,6 +295,7 @@ impl World {
             self.archiver.sources().segments.delete(id).ok();
         }
         if let Some(outcome) = self.outcomes.pop_front() {
+            for part in &outcome.replaced { if part.partition.0 == 4 { let h = self.shard.state().partitions.get(&part.partition); eprintln!("DBG {part:?} START {:?} SPANS {:?} REPLACING {:?} ROWS {:?}", h.map(|h| h.log_start), h.map(|h| h.view.index().spans().clone()), h.map(|h| h.replacing.clone()), h.map(|h| h.view.index().rows().iter().map(|r| r.base.0).collect::<Vec<_>>())); } }
             self.shard.archived(outcome);
         }
         if self.broken.delete_early && self.outcomes.is_empty() {

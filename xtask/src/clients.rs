@@ -11,27 +11,47 @@ use crate::shell::{Step, root, run, run_beside, target};
 pub struct Choice {
     word: Option<String>,
     kills: Option<String>,
+    torture: bool,
 }
 
 impl Choice {
     pub fn all() -> Choice {
-        Choice { word: None, kills: None }
+        Choice { word: None, kills: None, torture: false }
     }
 
     pub fn named(word: &str) -> Choice {
-        Choice { word: Some(word.to_owned()), kills: None }
+        Choice { word: Some(word.to_owned()), kills: None, torture: false }
+    }
+
+    pub fn torture() -> Choice {
+        Choice { word: None, kills: None, torture: true }
     }
 
     pub fn kills(rounds: &str) -> Choice {
-        Choice { word: Some("test_crash".to_owned()), kills: Some(rounds.to_owned()) }
+        Choice { word: Some("test_crash".to_owned()), kills: Some(rounds.to_owned()), torture: false }
     }
 }
 
 /// Tests that measure start times and memory, or trace the process: nothing runs beside them.
 const ALONE: &[&str] = &["test_scale.py", "test_sync.py", "test_cli.py", "test_bad_input.py", "test_docs.py"];
-/// Two lanes beside each other: one is busy killing, the other mostly waits for sessions and heartbeats.
-const CRASH: &[&str] = &["test_crash.py", "test_checker.py"];
+/// Two lanes beside each other: one is busy killing and moving records, the other mostly waits for sessions and heartbeats.
+// (see below)
+const CRASH: &[&str] = &["test_crash.py", "test_checker.py", "test_tiered.py", "test_compaction.py"];
 const CONVERSE: &[&str] = &["test_matrix.py", "test_groups.py", "test_admin.py", "test_produce.py"];
+
+/// The drills in their short form, part of every test run; memory and damage take longer.
+const DRILLS: &[&str] = &["torture/test_disk_full.py", "torture/test_pause.py", "torture/test_clock.py"];
+/// All of them, and the killing, with the figures of a long run; what the environment says goes first.
+const TORTURE: &[&str] = &[
+    "torture/test_disk_full.py",
+    "torture/test_memory.py",
+    "torture/test_pause.py",
+    "torture/test_clock.py",
+    "torture/test_damage.py",
+    "test_crash.py",
+];
+const LONG: &[(&str, &str)] =
+    &[("FIRTH_FULL_CYCLES", "20"), ("FIRTH_PAUSE_SECONDS", "30"), ("FIRTH_PAUSES", "3"), ("FIRTH_DAMAGES", "100"), ("FIRTH_KILLS", "200")];
 
 pub fn build_and_run(report: &mut Report, choice: &Choice) {
     let had = setup::set_up(&target().join("clients"));
@@ -41,7 +61,14 @@ pub fn build_and_run(report: &mut Report, choice: &Choice) {
     if had.missing.contains_key("python") {
         return;
     }
+    report.faults("every client test is in a lane", &without_lane());
     if !given_binary() && !run(report, &Step::cargo("firth binary", &["build", "--release", "--package", "firth"])) {
+        return;
+    }
+    if choice.torture {
+        let step = pytest("torture", TORTURE, choice).env("PYTEST_ADDOPTS", "-s");
+        let long = LONG.iter().filter(|(name, _)| std::env::var_os(name).is_none());
+        run(report, &long.fold(step, |step, (name, value)| step.env(name, value)));
         return;
     }
     if let Some(word) = &choice.word {
@@ -49,7 +76,25 @@ pub fn build_and_run(report: &mut Report, choice: &Choice) {
         return;
     }
     run(report, &pytest("process", ALONE, choice));
+    run(report, &pytest("drills", DRILLS, choice));
     run_beside(report, &[pytest("kill -9", CRASH, choice), pytest("foreign clients", CONVERSE, choice)]);
+}
+
+/// Test files that no run would take.
+fn without_lane() -> Vec<String> {
+    let lanes = [ALONE, CRASH, CONVERSE, DRILLS, TORTURE].concat();
+    let folder = root().join("clients");
+    let mut lost = Vec::new();
+    for part in ["", "torture/"] {
+        let Ok(files) = std::fs::read_dir(folder.join(part)) else { continue };
+        for name in files.filter_map(|file| file.ok()?.file_name().into_string().ok()) {
+            let path = format!("{part}{name}");
+            if name.starts_with("test_") && name.ends_with(".py") && !lanes.contains(&path.as_str()) {
+                lost.push(format!("clients/{path} is in no lane of xtask/src/clients.rs"));
+            }
+        }
+    }
+    lost
 }
 
 fn given_binary() -> bool {
@@ -64,7 +109,8 @@ fn pytest(name: &str, what: &[&str], choice: &Choice) -> Step {
     arguments.push(folder.join("pytest.ini").into());
     arguments.extend(["--rootdir".into(), folder.clone().into_os_string()]);
     if !what.iter().any(|word| word.ends_with(".py")) {
-        arguments.push(folder.clone().into());
+        // The drills are found by name only: a plain run of the folder leaves them out.
+        arguments.extend([folder.clone().into(), folder.join("torture").into()]);
     }
     arguments.extend(what.iter().map(place));
     let binary: PathBuf = match std::env::var_os("FIRTH_BIN") {

@@ -20,6 +20,7 @@ cargo xtask test             everything: check, then the binary against foreign 
 cargo xtask check            format, lints, layers, tidy, unit tests; needs no network
 cargo xtask clients [WORD]   the foreign-client tests only, those whose name has WORD
 cargo xtask kill --rounds N  the kill -9 test with N kills
+cargo xtask torture          the drills, long: disk full, memory, pauses, clocks, damage, 200 kills
 cargo xtask sim --seeds N [--minutes M] [--from S]
                              the simulation with N seeds, for M minutes at most, from seed S on
 cargo xtask layers           who may import whom, by the table in ARCHITECTURE.md
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         ["clients"] => clients::build_and_run(&mut report, &clients::Choice::all()),
         ["clients", word] => clients::build_and_run(&mut report, &clients::Choice::named(word)),
         ["kill", "--rounds", rounds] => clients::build_and_run(&mut report, &clients::Choice::kills(rounds)),
+        ["torture"] => clients::build_and_run(&mut report, &clients::Choice::torture()),
         ["sim", options @ ..] => {
             let step = Step::cargo("simulation", &["run", "--release", "--package", "firth-sim", "--"]).arguments(options);
             run(&mut report, &step);

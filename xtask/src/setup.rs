@@ -14,6 +14,8 @@ use crate::shell::{quiet, root};
 /// Debian packages of kcat: itself and the libraries which a plain system may lack.
 const KCAT_PACKAGES: &[&str] =
     &["kcat", "librdkafka1", "libyajl2", "libsasl2-2", "libsasl2-modules-db", "libdb5.3", "liblz4-1", "libzstd1"];
+/// Shows a process another time; nothing but the library is used.
+const FAKETIME_PACKAGES: &[&str] = &["libfaketime"];
 const STRACE_PACKAGES: &[&str] = &["strace", "libunwind8"];
 
 /// Brings one client into the folder; the value is what the tests need to know of it.
@@ -37,7 +39,8 @@ pub fn set_up(directory: &Path) -> Had {
     }
     let mut have = Map::new();
     let mut missing = BTreeMap::new();
-    let parts: [(&str, SetUp); 5] = [("python", python), ("kafkajs", node), ("java", java), ("kcat", kcat), ("strace", strace)];
+    let parts: [(&str, SetUp); 6] =
+        [("python", python), ("kafkajs", node), ("java", java), ("kcat", kcat), ("strace", strace), ("faketime", faketime)];
     for (name, set_up) in parts {
         match set_up(directory) {
             Ok(found) => {
@@ -64,7 +67,7 @@ fn wanted() -> String {
     let files =
         ["requirements.txt", "node/package.json", "node/package-lock.json", "java/pom.xml", "java/Agent.java", "java/AdminCalls.java"];
     let texts: Vec<String> = files.iter().map(|file| fs::read_to_string(folder.join(file)).unwrap_or_default()).collect();
-    format!("{}\n{KCAT_PACKAGES:?}\n{STRACE_PACKAGES:?}\n", texts.join("\n"))
+    format!("{}\n{KCAT_PACKAGES:?}\n{STRACE_PACKAGES:?}\n{FAKETIME_PACKAGES:?}\n", texts.join("\n"))
 }
 
 fn text(path: &Path) -> &str {
@@ -163,6 +166,13 @@ fn strace(directory: &Path) -> Result<Value, String> {
     let command = unpacked.join("usr/bin/strace");
     quiet(directory, &command, &["-V"])?;
     Ok(json!({ "command": text(&command) }))
+}
+
+fn faketime(directory: &Path) -> Result<Value, String> {
+    let unpacked = debian(directory, "faketime", FAKETIME_PACKAGES)?;
+    let library = find_file(&unpacked, "libfaketimeMT.so").ok_or("no library in the package")?;
+    quiet(directory, "env", &[&format!("LD_PRELOAD={}", text(&library)), "true"])?;
+    Ok(json!({ "library": text(&library) }))
 }
 
 /// Downloads Debian packages and unpacks them below target/; the system itself is not touched.

@@ -3,7 +3,7 @@
 use std::io::BufRead;
 use std::ops::RangeInclusive;
 
-use firth_model::batch::{Batch, BatchHeader, CONTROL, HEADER_BYTES, LOG_APPEND_TIME, TRANSACTIONAL};
+use firth_model::batch::{Batch, BatchHeader, CONTROL, DELETE_HORIZON, HEADER_BYTES, LOG_APPEND_TIME, TRANSACTIONAL};
 use firth_model::compression::{Codec, unfolding};
 use firth_model::expiry::{EXPIRES_AT, expires_at};
 use firth_model::time::Millis;
@@ -66,6 +66,8 @@ pub enum RecordsError {
     Transactional,
     /// The log gives its own time; a producer may not say that it did.
     AppendTime,
+    /// When deletes may go is the log's to say.
+    DeleteHorizon,
     /// A producer id without a sequence number.
     Sequence(i32),
     /// No codec has these attribute bits.
@@ -120,6 +122,9 @@ fn check_header(header: &BatchHeader) -> Result<Codec, RecordsError> {
     }
     if attributes & LOG_APPEND_TIME != 0 {
         return Err(RecordsError::AppendTime);
+    }
+    if attributes & DELETE_HORIZON != 0 {
+        return Err(RecordsError::DeleteHorizon);
     }
     if header.producer_id >= 0 && header.base_sequence < 0 {
         return Err(RecordsError::Sequence(header.base_sequence));

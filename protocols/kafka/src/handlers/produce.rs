@@ -163,6 +163,7 @@ fn invalid(error: &RecordsError) -> Fault {
         RecordsError::Count { .. } => invalid("the batch's record count does not fit its offsets"),
         RecordsError::Control => invalid("producers may not write control records"),
         RecordsError::Transactional => Fault::plain(errors::TRANSACTIONAL_ID_AUTHORIZATION_FAILED, "transactions are not there yet"),
+        RecordsError::DeleteHorizon => invalid("only the log says when deletes may go"),
         RecordsError::AppendTime => {
             Fault::plain(errors::INVALID_TIMESTAMP, "only the log gives append times: producers send creation times")
         }

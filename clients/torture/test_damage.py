@@ -1,0 +1,188 @@
+"""Bits flipped, blocks zeroed, files cut short in copies of the data: told, never served, and nothing else is lost."""
+
+import os
+import random
+import shutil
+import struct
+import subprocess
+
+import pytest
+import server as servers
+from waiting import wait_until
+from wire import Wire, batch, split_batches
+
+DAMAGES = int(os.environ.get("FIRTH_DAMAGES", "25"))
+TOPICS, PARTITIONS = ("many", "few"), 3
+EXTENT = 4 << 20
+SETTINGS = {
+    "journal.extent_bytes": EXTENT,
+    "journal.bytes_max": 4 * EXTENT,
+    "archive.after_ms": 1000,
+    "cache.tail_bytes": 1 << 20,
+    "kafka.partitions": PARTITIONS,
+}
+
+
+def fill(server, chance):
+    """Batches of 1 to 40 KiB, some of which move into segments, others stay in the journal; a restart in between."""
+    with Wire(server.bootstrap) as wire:
+        publish_batches(wire, chance, range(450))
+    server.restart()
+    with Wire(server.bootstrap) as wire:
+        publish_batches(wire, chance, range(450, 900))
+
+
+def publish_batches(wire, chance, numbers):
+    for number in numbers:
+        values = [chance.randbytes(chance.randrange(100, 4000)) for _ in range(chance.randrange(1, 20))]
+        error = wire.produce(TOPICS[number % 10 == 0], batch(values), number % PARTITIONS)[0]
+        assert error == 0, error
+
+
+def span(raw):
+    """First offset and one past the last of a stored batch."""
+    base = struct.unpack_from(">q", raw)[0]
+    return base, base + struct.unpack_from(">i", raw, 23)[0] + 1
+
+
+def read_all(bootstrap, topic, partition, expected=None):
+    """Every batch by its first offset, and the ranges that were refused. A gap without an error is a fault: it is a silent loss."""
+    got, refused, offset = {}, [], 0
+    with Wire(bootstrap, timeout=30) as wire:
+        while True:
+            error, high, raw = wire.fetch(topic, partition, offset, bytes_max=1 << 20, wait_ms=0)
+            whole = split_batches(raw)
+            if error == 0 and not whole:
+                assert offset >= high, f"{topic}/{partition}: nothing at {offset} below {high}, and no error"
+                return got, refused
+            if error:
+                # A client may skip the batch it cannot have.
+                after = min((span(known)[1] for known in (expected or {}).values() if span(known)[1] > offset), default=None)
+                if after is None:
+                    return got, refused
+                refused.append((offset, after))
+                offset = after
+                continue
+            for one in whole:
+                base, end = span(one)
+                assert base <= offset < end, f"{topic}/{partition}: {base} came where {offset} was asked for, and no error"
+                got[base] = one
+                offset = end
+
+
+def read_everything(bootstrap, expected=None):
+    places = [(topic, partition) for topic in TOPICS for partition in range(PARTITIONS)]
+    return {place: read_all(bootstrap, *place, expected and expected[place]) for place in places}
+
+
+def lost_bytes(read, expected):
+    """Checks that what was read is what was written; returns the bytes that were not served."""
+    lost = 0
+    for place, batches in expected.items():
+        got = read.get(place, ({}, []))[0]
+        for base, raw in got.items():
+            assert batches.get(base) == raw, f"wrong bytes at {place}/{base}"
+        lost += sum(len(raw) for base, raw in batches.items() if base not in got)
+    return lost
+
+
+def damage(data, chance):
+    """Harms one file of the data directory; returns what was done."""
+    kinds = {"journal": "journal/**/*.fj", "segments": "**/*seg*/**/*", "checkpoints": "archive/**/ckpt/**/*"}
+    found = {kind: sorted(file for file in data.glob(pattern) if file.is_file()) for kind, pattern in kinds.items()}
+    found["checkpoints"] = found["checkpoints"] or sorted(file for file in data.glob("**/ckpt/**/*") if file.is_file())
+    kind = chance.choice([kind for kind, files in found.items() if files])
+    file = chance.choice(found[kind])
+    size = file.stat().st_size
+    way = chance.choice(("flip", "zero", "cut"))
+    at = chance.randrange(size)
+    with open(file, "r+b") as handle:
+        if way == "flip":
+            handle.seek(at)
+            byte = handle.read(1)[0]
+            handle.seek(at)
+            handle.write(bytes([byte ^ 1 << chance.randrange(8)]))
+        elif way == "zero":
+            at = at // 4096 * 4096
+            handle.seek(at)
+            handle.write(b"\0" * min(4096, size - at))
+        else:
+            handle.truncate(at)
+    return kind, file, f"{way} {file.relative_to(data)} at {at} of {size}"
+
+
+def firth(*arguments):
+    return subprocess.run([servers.BINARY, *map(str, arguments)], capture_output=True, text=True, timeout=120)
+
+
+def starts(server):
+    try:
+        server.start()
+        return True
+    except AssertionError as refused:
+        assert "panicked" not in str(refused), refused
+        assert not server.alive(), "a start that is refused ends"
+        return False
+
+
+class Tally:
+    def __init__(self):
+        self.told = self.harmless = self.refused_starts = self.partial = self.repaired = 0
+
+
+@pytest.fixture
+def pristine(make_server, java, seed):
+    """A stopped data directory, and every batch in it."""
+    chance = random.Random(seed)
+    server = make_server(settings=SETTINGS)
+    server.start()
+    for topic in TOPICS:
+        java.admin(server.bootstrap, "create_topic", topic=topic, partitions=PARTITIONS)
+    fill(server, chance)
+    wait_until(lambda: any(server.data.glob("**/*seg*/**/*")), 60, "old records move into segments")
+    expected = {place: got for place, (got, _) in read_everything(server.bootstrap).items()}
+    server.stop()
+    return server.data, expected, chance
+
+
+@pytest.mark.timeout(120 + 20 * DAMAGES)
+def test_damage_is_told_and_never_served(pristine, make_server, tmp_path):
+    data, expected, chance = pristine
+    tally, repairs = Tally(), firth("repair", "--help").returncode == 0
+    for number in range(DAMAGES):
+        server = make_server(settings=SETTINGS)
+        shutil.copytree(data, server.data)
+        kind, file, what = damage(server.data, chance)
+        told = firth("verify", "--data", server.data)
+        print(f"{number}: {what}: {'told' if told.returncode else 'sound'}")
+        one(server, kind, file, told, expected, tally, repairs)
+        server.kill9()
+        shutil.rmtree(server.data)
+    print(
+        f"{DAMAGES} damages: {tally.told} told, {tally.harmless} in dead bytes; {tally.refused_starts} starts refused, "
+        f"{tally.partial} served all but the damaged; {tally.repaired} repaired"
+    )
+
+
+def one(server, kind, file, told, expected, tally, repairs):
+    """One damage from its report to its repair."""
+    tally.told += told.returncode != 0
+    tally.harmless += told.returncode == 0
+    may_lose = 0 if kind == "checkpoints" else max(EXTENT, file.stat().st_size)
+    if starts(server):
+        lost = lost_bytes(read_everything(server.bootstrap, expected), expected)
+        tally.partial += lost > 0
+        assert told.returncode != 0 or lost == 0, f"{lost} bytes are not served, and verify says: {told.stdout[-500:]}"
+        assert lost <= may_lose, f"{lost} bytes are lost with {file}"
+        server.stop()
+    else:
+        tally.refused_starts += 1
+        assert told.returncode != 0, f"a start is refused, and verify says: {told.stdout[-500:]}; the server: {server.said()}"
+    if told.returncode == 0 or not repairs:
+        return
+    repaired = firth("repair", "--data", server.data, "--accept-loss")
+    assert repaired.returncode == 0, repaired.stdout[-500:] + repaired.stderr[-500:]
+    server.start()
+    lost = lost_bytes(read_everything(server.bootstrap, expected), expected)
+    assert lost <= may_lose, f"{lost} bytes are lost after a repair: {repaired.stdout[-500:]}"
+    tally.repaired += 1
