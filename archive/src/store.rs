@@ -148,6 +148,13 @@ struct Held {
     objects: BTreeMap<String, Bytes>,
     puts_left: Option<u64>,
     answers_lost: u64,
+    unreachable: bool,
+}
+
+impl Held {
+    fn reach(&self) -> io::Result<()> {
+        if self.unreachable { Err(io::ErrorKind::TimedOut.into()) } else { Ok(()) }
+    }
 }
 
 impl MemoryStore {
@@ -165,6 +172,17 @@ impl MemoryStore {
         self.lock().answers_lost = count;
     }
 
+    /// Whether every call fails, as when the network is gone.
+    pub fn unreachable(&self, unreachable: bool) {
+        self.lock().unreachable = unreachable;
+    }
+
+    /// Another store with the same objects.
+    pub fn copy(&self) -> MemoryStore {
+        let held = Held { objects: self.lock().objects.clone(), ..Held::default() };
+        MemoryStore { held: Mutex::new(held) }
+    }
+
     /// Changes an object in place, as a failing disk would.
     pub fn damage(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
         let mut held = self.lock();
@@ -179,6 +197,7 @@ impl MemoryStore {
 impl Store for MemoryStore {
     fn put(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let mut held = self.lock();
+        held.reach()?;
         match &mut held.puts_left {
             Some(0) => return Err(io::Error::other("no put succeeds now")),
             Some(left) => *left -= 1,
@@ -196,7 +215,9 @@ impl Store for MemoryStore {
     }
 
     fn get(&self, name: &str) -> io::Result<Option<Bytes>> {
-        Ok(self.lock().objects.get(name).cloned())
+        let held = self.lock();
+        held.reach()?;
+        Ok(held.objects.get(name).cloned())
     }
 
     fn get_range(&self, name: &str, at: u64, bytes: usize) -> io::Result<Bytes> {
@@ -207,16 +228,21 @@ impl Store for MemoryStore {
     }
 
     fn size(&self, name: &str) -> io::Result<Option<u64>> {
-        Ok(self.lock().objects.get(name).map(|bytes| bytes.len() as u64))
+        let held = self.lock();
+        held.reach()?;
+        Ok(held.objects.get(name).map(|bytes| bytes.len() as u64))
     }
 
     fn list(&self, prefix: &str) -> io::Result<Vec<String>> {
         let held = self.lock();
+        held.reach()?;
         Ok(held.objects.keys().filter(|name| name.starts_with(prefix)).cloned().collect())
     }
 
     fn delete(&self, name: &str) -> io::Result<()> {
-        self.lock().objects.remove(name);
+        let mut held = self.lock();
+        held.reach()?;
+        held.objects.remove(name);
         Ok(())
     }
 }

@@ -64,6 +64,7 @@ struct State {
     fail_sync_at: Option<u64>,
     syncs: u64,
     free_bytes: u64,
+    volume_bytes: u64,
     crashed: bool,
     locked: bool,
     /// Syncs do nothing: to see that a test finds it.
@@ -76,7 +77,7 @@ pub struct SimDisk {
 
 impl SimDisk {
     pub fn of_bytes(free_bytes: u64) -> SimDisk {
-        SimDisk { state: Mutex::new(State { free_bytes, ..State::default() }) }
+        SimDisk { state: Mutex::new(State { free_bytes, volume_bytes: free_bytes, ..State::default() }) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -112,9 +113,30 @@ impl SimDisk {
         self.state().free_bytes = free_bytes;
     }
 
+    /// Of all that a process would find: names and bytes.
+    pub fn digest(&self) -> u64 {
+        let state = self.state();
+        let mut digest = state.steps;
+        for (name, id) in &state.names {
+            let (kind, number) = match name {
+                FileName::Extent(number) => (1, number.0),
+                FileName::Spare(number) => (2, *number),
+                FileName::Torn(number) => (3, number.0),
+            };
+            digest = mix(mix(digest, kind), number);
+            for eight in state.files.get(id).map_or(&[][..], |file| &file.bytes).chunks(8) {
+                let mut word = [0; 8];
+                word[..eight.len()].copy_from_slice(eight);
+                digest = mix(digest, u64::from_le_bytes(word));
+            }
+        }
+        digest
+    }
+
     /// The power comes back: what was synced is there, of the rest a part that `dice` picks.
     pub fn restart(&self, dice: &mut Dice) {
         let mut state = self.state();
+        let named_before = state.named_bytes();
         let changes = std::mem::take(&mut state.changes);
         let kept = dice.below(changes.len() as u64 + 1);
         let mut names = state.durable_names.clone();
@@ -133,6 +155,9 @@ impl SimDisk {
             file.durable.clone_from(&bytes);
             file.bytes = bytes;
         }
+        let named: std::collections::BTreeSet<u64> = state.names.values().copied().collect();
+        state.files.retain(|id, _| named.contains(id));
+        state.free_bytes = (state.free_bytes + named_before).saturating_sub(state.named_bytes());
         state.crash_at = None;
         state.fail_sync_at = None;
         state.crashed = false;
@@ -160,6 +185,18 @@ impl SimDisk {
         }
     }
 
+    /// Loses the end of a file, as a failing file system would.
+    pub fn truncate(&self, file: FileName, bytes: usize) {
+        let mut state = self.state();
+        let Some(id) = state.names.get(&file).copied() else {
+            return;
+        };
+        if let Some(held) = state.files.get_mut(&id) {
+            held.bytes.truncate(bytes);
+            held.durable.clone_from(&held.bytes);
+        }
+    }
+
     /// Another disk with the same content.
     pub fn copy(&self) -> SimDisk {
         let state = self.state();
@@ -169,6 +206,7 @@ impl SimDisk {
             durable_names: state.names.clone(),
             next_file: state.next_file,
             free_bytes: state.free_bytes,
+            volume_bytes: state.volume_bytes,
             ..State::default()
         };
         SimDisk { state: Mutex::new(copy) }
@@ -190,7 +228,15 @@ fn apply(names: &mut BTreeMap<FileName, u64>, change: &NameChange, file: u64) {
     }
 }
 
+fn mix(digest: u64, word: u64) -> u64 {
+    (digest.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
 impl State {
+    fn named_bytes(&self) -> u64 {
+        self.names.values().filter_map(|id| self.files.get(id)).map(|file| file.bytes.len() as u64).sum()
+    }
+
     fn step(&mut self) -> io::Result<()> {
         self.alive()?;
         self.steps += 1;
@@ -329,6 +375,6 @@ impl Disk for SimDisk {
     }
 
     fn volume_bytes(&self) -> io::Result<u64> {
-        Ok(self.state().free_bytes)
+        Ok(self.state().volume_bytes)
     }
 }

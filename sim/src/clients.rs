@@ -1,77 +1,47 @@
-//! Clients of the simulated node, and their memory.
+//! Clients of the simulated node: what they ask, and how they take the answers.
 
 use std::collections::BTreeMap;
 
-use firth_gateway::answer::{Answer, Event, Tag};
+use firth_gateway::answer::{Answer, Event, Placed, Tag};
 use firth_gateway::groups::{Commit, CommitItem, GroupAnswer, GroupMove, StreamPartition};
 use firth_gateway::refusal::Refusal;
 use firth_gateway::request::{Declare, Publish, Request, Wait};
-use firth_gateway::streams::{Policy, StreamInfo};
+use firth_gateway::view::LogView;
 use firth_journal::simdisk::Dice;
 use firth_model::ids::{Offset, PartitionId, PartitionIndex};
 use firth_model::names::StreamName;
-use std::sync::Arc;
 
 use crate::batches::{Mark, make};
+use crate::machine::Machine;
+use crate::memory::{Memory, Sent};
 use crate::world::World;
 
-/// Producers of a run, one partition each, so that the order of one producer is the order of its partition's batches of it.
-pub const PRODUCERS: usize = 4;
-const PARTITIONS: u32 = 3;
-pub const GROUP: &str = "readers";
-
-/// What a producer did last.
-#[derive(Clone, Copy, Debug)]
-pub struct Sent {
-    pub mark: Mark,
-    pub count: i32,
-    pub filling: usize,
-}
-
-pub struct Producer {
-    pub id: i64,
-    next: i32,
-    /// Not answered yet, oldest first: sent again, as they were, after a restart.
-    pub open: Vec<Sent>,
-    /// Acknowledged: first offset by mark.
-    pub acknowledged: BTreeMap<Mark, (Offset, i32)>,
-}
+const GROUPS: [&str; 2] = ["readers", "others"];
+/// Partitions that a stream grows to at most.
+const GROWN: u32 = 5;
+/// As many batches as a client may have in flight, and a partition remembers.
+const REMEMBERED: usize = 5;
 
 enum Asked {
-    Publish { producer: usize, sent: Vec<Sent> },
-    Declare,
-    Commit(Offset),
-    Trim(Offset),
+    Publish { producer: usize, id: i64, sent: Vec<Sent> },
+    Declare(usize),
+    Drop(usize),
+    Grow(usize),
+    Commit(&'static str, StreamPartition, Offset),
+    Trim(PartitionId, Offset),
 }
 
 pub struct Clients {
-    pub producers: Vec<Producer>,
+    pub memory: Memory,
     asked: BTreeMap<u64, Asked>,
     next_tag: u64,
-    pub stream: Option<Arc<StreamInfo>>,
-    /// The largest commit that was acknowledged, and the largest that was asked for.
-    pub committed: Option<Offset>,
-    pub commit_asked: Option<Offset>,
-    /// The largest log start that was acknowledged for partition 0, and the largest asked for.
-    pub trimmed: Offset,
-    pub trim_asked: Offset,
-    pub refused: Vec<Refusal>,
+    /// Publishes that were refused for want of space, in this life.
+    pub refused_full: usize,
 }
 
 impl Clients {
     pub fn fresh() -> Clients {
-        let producer = |id: usize| Producer { id: id as i64 + 100, next: 0, open: Vec::new(), acknowledged: BTreeMap::new() };
-        Clients {
-            producers: (0..PRODUCERS).map(producer).collect(),
-            asked: BTreeMap::new(),
-            next_tag: 0,
-            stream: None,
-            committed: None,
-            commit_asked: None,
-            trimmed: Offset(0),
-            trim_asked: Offset(0),
-            refused: Vec::new(),
-        }
+        Clients { memory: Memory::fresh(), asked: BTreeMap::new(), next_tag: 0, refused_full: 0 }
     }
 
     fn ask(&mut self, world: &mut World, asked: Asked, request: Request) {
@@ -81,119 +51,249 @@ impl Clients {
         world.submit(Tag(tag), request);
     }
 
-    /// After a restart: what was asked before gets no answer any more.
-    pub fn reconnect(&mut self, world: &mut World) {
+    /// After a restart: what was asked before gets no answer any more. What was not answered is there or is not.
+    pub fn adopt(&mut self, world: &World, context: &str) {
         self.asked.clear();
-        self.stream = world.shard.state().catalog.by_name("events").cloned();
-        if self.stream.is_none() {
-            return;
+        self.refused_full = 0;
+        for slot in 0..self.memory.slots.len() {
+            let there = world.shard.state().catalog.by_name(self.memory.slots[slot].name).cloned();
+            self.memory.adopt(slot, there, context);
         }
-        for producer in 0..PRODUCERS {
-            let open = std::mem::take(&mut self.producers[producer].open);
-            for sent in open {
-                self.send(world, producer, vec![sent]);
-            }
+        for producer in &mut self.memory.producers {
+            producer.asked = 0;
         }
     }
 
-    pub fn partition_of(&self, producer: usize) -> Option<PartitionId> {
-        self.stream.as_ref()?.partition(PartitionIndex(producer as u32 % PARTITIONS))
+    /// Sends again what was not answered.
+    pub fn reconnect(&mut self, world: &mut World, machine: &mut Machine) {
+        for producer in 0..self.memory.producers.len() {
+            self.resend(world, machine, producer);
+        }
+    }
+
+    fn resend(&mut self, world: &mut World, machine: &mut Machine, producer: usize) {
+        for sent in self.memory.producers[producer].open.clone() {
+            self.send(world, machine, producer, vec![sent]);
+        }
     }
 
     /// One action, picked by the dice.
-    pub fn act(&mut self, world: &mut World, dice: &mut Dice) {
-        let Some(stream) = self.stream.clone() else {
-            if self.asked.is_empty() {
-                self.declare(world);
-            }
+    pub fn act(&mut self, world: &mut World, machine: &mut Machine) {
+        let dice = &mut machine.dice;
+        if let Some(slot) = (0..self.memory.slots.len()).find(|slot| self.is_wanted(*slot)) {
+            return self.declare(world, slot);
+        }
+        let partitions = self.memory.partitions();
+        if partitions.is_empty() {
             return;
-        };
-        match dice.below(20) {
-            0 => {
-                let offset = Offset(self.commit_asked.map_or(0, |asked| asked.0) + dice.below(10));
-                self.commit_asked = Some(offset);
-                let partition = StreamPartition { stream: stream.id, index: PartitionIndex(0) };
-                let item = CommitItem { partition: Some(partition), offset, epoch: None, metadata: String::new() };
-                let commit = Commit { group: GROUP.to_owned(), generation: -1, member: String::new(), instance: None, items: vec![item] };
-                self.ask(world, Asked::Commit(offset), Request::Group(Box::new(GroupMove::Commit(commit))));
+        }
+        let (slot, partition) = partitions[dice.below(partitions.len() as u64) as usize];
+        match dice.below(60) {
+            0..=2 => self.commit(world, machine, slot),
+            3..=5 => {
+                let quarter = 1 + machine.dice.below(4);
+                self.trim(world, machine, partition, quarter);
             }
-            1 => {
-                let bounds = stream.partitions.first().and_then(|id| firth_gateway::view::LogView::bounds(&*world.view, *id));
-                let Some(bounds) = bounds else { return };
-                let before = Offset(bounds.log_start.0 + (bounds.durable_end.0 - bounds.log_start.0) / 4);
-                self.trim_asked = self.trim_asked.max(before);
-                self.ask(world, Asked::Trim(before), Request::Trim { partition: stream.partitions[0], before: Some(before) });
-            }
-            _ => self.publish(world, dice),
+            6 => self.drop_stream(world, slot),
+            7 => self.grow(world, dice),
+            8..=10 => self.repeat(world, machine),
+            _ => self.publish(world, machine),
         }
     }
 
-    fn declare(&mut self, world: &mut World) {
-        let name = StreamName::parse("events").expect("a name");
-        let policy = Policy { batch_bytes_max: 32 << 10, ..Policy::default() };
-        let declare = Declare { name, partitions: PARTITIONS, policy, settings: BTreeMap::new() };
-        self.ask(world, Asked::Declare, Request::Declare(Box::new(declare)));
+    fn is_wanted(&self, slot: usize) -> bool {
+        let slot = &self.memory.slots[slot];
+        slot.info.is_none() && !slot.declaring
     }
 
-    fn publish(&mut self, world: &mut World, dice: &mut Dice) {
-        let producer = dice.below(PRODUCERS as u64) as usize;
-        // As many as a client may have in flight and a partition remembers.
-        if self.producers[producer].open.len() >= 5 {
+    fn declare(&mut self, world: &mut World, at: usize) {
+        let slot = &mut self.memory.slots[at];
+        slot.declaring = true;
+        let name = StreamName::parse(slot.name).expect("a name");
+        let declare = Declare { name, partitions: slot.partitions, policy: slot.policy.clone(), settings: BTreeMap::new() };
+        self.ask(world, Asked::Declare(at), Request::Declare(Box::new(declare)));
+    }
+
+    fn drop_stream(&mut self, world: &mut World, at: usize) {
+        let slot = &mut self.memory.slots[at];
+        let Some(info) = slot.settled().filter(|_| slot.passing && slot.growing == 0).cloned() else { return };
+        slot.dropping = true;
+        self.ask(world, Asked::Drop(at), Request::Drop { stream: info.id });
+    }
+
+    fn grow(&mut self, world: &mut World, dice: &mut Dice) {
+        let slot = &mut self.memory.slots[0];
+        let Some(info) = slot.settled().cloned() else { return };
+        let partitions = info.partitions.len() as u32 + 1;
+        if partitions <= GROWN && slot.growing == 0 && dice.below(2) == 0 {
+            slot.growing = partitions;
+            self.ask(world, Asked::Grow(0), Request::Grow { stream: info.id, partitions });
+        }
+    }
+
+    fn commit(&mut self, world: &mut World, machine: &mut Machine, slot: usize) {
+        let dice = &mut machine.dice;
+        let Some(info) = self.memory.slots[slot].settled() else { return };
+        let index = PartitionIndex(dice.below(info.partitions.len() as u64) as u32);
+        let partition = StreamPartition { stream: info.id, index };
+        let group = GROUPS[dice.below(2) as usize];
+        let bounds = self.memory.commits.entry((group, partition.clone())).or_default();
+        let offset = Offset(bounds.asked.0 + dice.below(10));
+        bounds.asked = offset;
+        let item = CommitItem { partition: Some(partition.clone()), offset, epoch: None, metadata: String::new() };
+        let commit = Commit { group: group.to_owned(), generation: -1, member: String::new(), instance: None, items: vec![item] };
+        self.ask(world, Asked::Commit(group, partition, offset), Request::Group(Box::new(GroupMove::Commit(commit))));
+    }
+
+    /// Removes some quarters of a partition.
+    pub fn trim(&mut self, world: &mut World, machine: &mut Machine, partition: PartitionId, quarters: u64) {
+        let Some(bounds) = world.view.bounds(partition) else { return };
+        let before = Offset(bounds.log_start.0 + (bounds.durable_end.0 - bounds.log_start.0) * quarters / 4);
+        let trim = self.memory.trims.entry(partition).or_default();
+        trim.asked = trim.asked.max(before);
+        machine.history.note("trim asked", format_args!("\"partition\":{},\"before\":{}", partition.0, before.0));
+        self.ask(world, Asked::Trim(partition, before), Request::Trim { partition, before: Some(before) });
+    }
+
+    fn publish(&mut self, world: &mut World, machine: &mut Machine) {
+        let producer = machine.dice.below(self.memory.producers.len() as u64) as usize;
+        let own = &mut self.memory.producers[producer];
+        if own.asked == 0 && !own.open.is_empty() {
+            return self.resend(world, machine, producer);
+        }
+        if own.open.len() + 2 > REMEMBERED || self.memory.partition_of(producer).is_none() {
             return;
         }
-        let mut sent = Vec::new();
+        let mut batches = Vec::new();
+        let (dice, at_ms) = (&mut machine.dice, machine.hands.steady()().0);
         for _ in 0..=dice.below(2) {
-            let own = &mut self.producers[producer];
+            let own = &mut self.memory.producers[producer];
             let count = 1 + dice.below(5) as i32;
             let filling = if dice.below(10) == 0 { 5000 } else { dice.below(200) as usize };
-            sent.push(Sent { mark: Mark { producer: own.id, sequence: own.next }, count, filling });
+            let sent = Sent { mark: Mark { producer: own.id, sequence: own.next }, count, filling, at_ms };
             own.next += count;
+            own.open.push(sent);
+            own.recent.push(sent);
+            batches.push(sent);
         }
-        self.send(world, producer, sent);
+        let own = &mut self.memory.producers[producer];
+        own.recent.drain(..own.recent.len().saturating_sub(REMEMBERED));
+        self.send(world, machine, producer, batches);
     }
 
-    fn send(&mut self, world: &mut World, producer: usize, sent: Vec<Sent>) {
-        let Some(partition) = self.partition_of(producer) else { return };
+    /// A batch that was acknowledged already, as a client does whose answer was late.
+    fn repeat(&mut self, world: &mut World, machine: &mut Machine) {
+        let producer = machine.dice.below(self.memory.producers.len() as u64) as usize;
+        let own = &self.memory.producers[producer];
+        let Some(sent) = own.recent.iter().find(|sent| own.acknowledged.contains_key(&sent.mark)).copied() else { return };
+        self.send(world, machine, producer, vec![sent]);
+    }
+
+    fn send(&mut self, world: &mut World, machine: &mut Machine, producer: usize, sent: Vec<Sent>) {
+        let Some(partition) = self.memory.partition_of(producer) else { return };
         let publish = |sent: &Sent| {
+            let Mark { producer, sequence } = sent.mark;
+            let fields = format_args!("\"partition\":{},\"producer\":{producer},\"sequence\":{sequence}", partition.0);
+            machine.history.note("sent", fields);
             let batch = make(sent.mark, sent.count, sent.filling);
             Publish { partition, batch, wait: Wait::Durable, expires: Vec::new() }
         };
         let request = Request::Publish(sent.iter().map(publish).collect());
-        self.producers[producer].open.extend_from_slice(&sent);
-        self.ask(world, Asked::Publish { producer, sent }, request);
+        let own = &mut self.memory.producers[producer];
+        own.asked += 1;
+        let id = own.id;
+        self.ask(world, Asked::Publish { producer, id, sent }, request);
     }
 
     /// Takes the answers that came up.
-    pub fn hear(&mut self, world: &mut World) {
+    pub fn hear(&mut self, world: &mut World, machine: &mut Machine) {
         for Event::Reply { tag, result } in world.events() {
             let Some(asked) = self.asked.remove(&tag.0) else { continue };
-            match (asked, result) {
-                (Asked::Publish { producer, sent }, Ok(Answer::Placed(placed))) => {
-                    for (sent, placed) in sent.iter().zip(placed) {
-                        self.placed(producer, sent, placed);
-                    }
-                }
-                (Asked::Declare, Ok(Answer::Stream(info))) => self.stream = Some(info),
-                (Asked::Commit(offset), Ok(Answer::Group(GroupAnswer::Committed(outcomes)))) if outcomes.iter().all(Result::is_ok) => {
-                    self.committed = self.committed.max(Some(offset));
-                }
-                (Asked::Trim(before), Ok(Answer::Trimmed { .. })) => self.trimmed = self.trimmed.max(before),
-                (_, Err(refusal)) => self.refused.push(refusal),
-                (_, Ok(answer)) => panic!("an answer to another question: {answer:?}"),
+            match result {
+                Ok(answer) => self.answered(machine, asked, answer),
+                Err(refusal) => self.refused(machine, asked, &refusal),
             }
         }
     }
 
-    fn placed(&mut self, producer: usize, sent: &Sent, placed: Result<firth_gateway::answer::Placed, Refusal>) {
-        let own = &mut self.producers[producer];
-        match placed {
-            Ok(placed) => {
-                own.open.retain(|open| open.mark != sent.mark);
-                let before = own.acknowledged.insert(sent.mark, (placed.base_offset, sent.count));
-                assert!(before.is_none_or(|(offset, _)| offset == placed.base_offset), "one batch acknowledged at two offsets");
+    fn answered(&mut self, machine: &mut Machine, asked: Asked, answer: Answer) {
+        let memory = &mut self.memory;
+        match (asked, answer) {
+            (Asked::Publish { producer, id, sent }, Answer::Placed(placed)) => {
+                // Of a stream that was dropped meanwhile, otherwise.
+                if memory.producers[producer].id == id {
+                    memory.producers[producer].asked -= 1;
+                    sent.into_iter().zip(placed).for_each(|(sent, placed)| self.placed(machine, producer, sent, placed));
+                }
             }
-            // A full disk: it is sent again. Later ones of the producer were refused with it, as their sequence has a gap.
-            Err(refusal) => self.refused.push(refusal),
+            (Asked::Declare(slot), Answer::Stream(info)) => {
+                machine.history.note("declared", format_args!("\"stream\":\"{}\",\"partitions\":{:?}", info.name, ids(&info.partitions)));
+                memory.slots[slot].declaring = false;
+                memory.slots[slot].info = Some(info);
+            }
+            (Asked::Grow(slot), Answer::Stream(info)) => {
+                machine.history.note("grown", format_args!("\"stream\":\"{}\",\"partitions\":{:?}", info.name, ids(&info.partitions)));
+                memory.slots[slot].growing = 0;
+                memory.slots[slot].info = Some(info);
+            }
+            (Asked::Drop(slot), Answer::Done) => {
+                machine.history.note("dropped", format_args!("\"stream\":\"{}\"", memory.slots[slot].name));
+                memory.forget(slot);
+            }
+            (Asked::Commit(group, partition, offset), Answer::Group(GroupAnswer::Committed(outcomes))) => {
+                if outcomes.iter().all(Result::is_ok)
+                    && let Some(bounds) = memory.commits.get_mut(&(group, partition))
+                {
+                    bounds.acknowledged = bounds.acknowledged.max(Some(offset));
+                }
+            }
+            (Asked::Trim(partition, before), Answer::Trimmed { log_start }) => {
+                machine.history.note("trimmed", format_args!("\"partition\":{},\"log_start\":{}", partition.0, log_start.0));
+                if let Some(bounds) = memory.trims.get_mut(&partition) {
+                    bounds.acknowledged = bounds.acknowledged.max(Some(before));
+                }
+            }
+            (_, answer) => panic!("an answer to another question: {answer:?}"),
         }
     }
+
+    fn refused(&mut self, machine: &mut Machine, asked: Asked, refusal: &Refusal) {
+        machine.history.note("refused", format_args!("\"refusal\":\"{refusal:?}\""));
+        match asked {
+            Asked::Declare(slot) => self.memory.slots[slot].declaring = false,
+            Asked::Grow(slot) => self.memory.slots[slot].growing = 0,
+            // Its stream was dropped before.
+            Asked::Trim(partition, _) => {
+                let gone = !self.memory.partitions().iter().any(|(_, id)| *id == partition);
+                assert!(gone || matches!(refusal, Refusal::OffsetOutOfRange { .. }), "a trim of {} got {refusal:?}", partition.0);
+            }
+            Asked::Publish { .. } | Asked::Drop(_) | Asked::Commit(..) => panic!("refused as a whole: {refusal:?}"),
+        }
+    }
+
+    fn placed(&mut self, machine: &mut Machine, producer: usize, sent: Sent, placed: Result<Placed, Refusal>) {
+        let dropping = self.memory.slots[self.memory.producers[producer].slot].dropping;
+        let own = &mut self.memory.producers[producer];
+        let Mark { producer, sequence } = sent.mark;
+        match placed {
+            Ok(placed) => {
+                let fields = format_args!("\"producer\":{producer},\"sequence\":{sequence},\"offset\":{}", placed.base_offset.0);
+                machine.history.note("acknowledged", fields);
+                own.open.retain(|open| open.mark != sent.mark);
+                let before = own.acknowledged.insert(sent.mark, (placed.base_offset, sent));
+                if let Some((offset, _)) = before {
+                    assert!(placed.duplicate && offset == placed.base_offset, "{:?} acknowledged at {offset} and {placed:?}", sent.mark);
+                }
+            }
+            // It is sent again. Later ones of the producer were refused with it, as their sequence has a gap.
+            Err(Refusal::StorageFull) => self.refused_full += 1,
+            Err(Refusal::SequenceGap) if own.open.first().is_some_and(|first| first.mark != sent.mark) => {}
+            Err(Refusal::NotFound) if dropping => {}
+            Err(refusal) => panic!("{:?} refused: {refusal:?}", sent.mark),
+        }
+    }
+}
+
+fn ids(partitions: &[PartitionId]) -> Vec<u32> {
+    partitions.iter().map(|id| id.0).collect()
 }

@@ -1,10 +1,17 @@
 //! Runs the node core in one thread from one seed.
 //!
-//! [`world`] turns shard and journal by hand, so that a crash can come between any two steps; [`clients`] publish, commit and
-//! administer, and remember what was acknowledged; [`check`] compares what a restarted node serves with what they remember.
+//! [`machine`] is what outlives a crash; [`world`] turns shard and journal by hand, so that a crash can come between any two steps;
+//! [`clients`] publish, commit and administer, and remember what was acknowledged; [`walker`] reads while everything moves; [`check`]
+//! compares what a restarted node serves with what they remember; [`damage`] breaks bytes at rest; [`ablation`] breaks rules.
 
+pub mod ablation;
 pub mod batches;
 pub mod check;
 pub mod clients;
+pub mod damage;
+pub mod history;
+pub mod machine;
+pub mod memory;
 pub mod run;
+pub mod walker;
 pub mod world;

@@ -21,7 +21,8 @@ cargo xtask check            format, lints, layers, tidy, unit tests; needs no n
 cargo xtask clients [WORD]   the foreign-client tests only, those whose name has WORD
 cargo xtask kill --rounds N  the kill -9 test with N kills
 cargo xtask torture          the drills, long: disk full, memory, pauses, clocks, damage, 200 kills
-cargo xtask sim --seeds N    the simulation with N seeds
+cargo xtask sim --seeds N [--minutes M] [--from S]
+                             the simulation with N seeds, for M minutes at most, from seed S on
 cargo xtask layers           who may import whom, by the table in ARCHITECTURE.md
 cargo xtask tidy             captions, lengths, names, links";
 
@@ -39,8 +40,8 @@ fn main() -> ExitCode {
         ["clients", word] => clients::build_and_run(&mut report, &clients::Choice::named(word)),
         ["kill", "--rounds", rounds] => clients::build_and_run(&mut report, &clients::Choice::kills(rounds)),
         ["torture"] => clients::build_and_run(&mut report, &clients::Choice::torture()),
-        ["sim", "--seeds", seeds] => {
-            let step = Step::cargo("simulation", &["test", "--release", "--package", "firth-sim"]).env("FIRTH_SIM_SEEDS", seeds);
+        ["sim", options @ ..] => {
+            let step = Step::cargo("simulation", &["run", "--release", "--package", "firth-sim", "--"]).arguments(options);
             run(&mut report, &step);
         }
         ["layers"] => report.faults("layers", &layers::faults(&shell::root())),

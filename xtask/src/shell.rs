@@ -41,6 +41,11 @@ impl Step {
         Step::new(name, cargo, arguments.iter().copied())
     }
 
+    pub fn arguments(mut self, more: &[&str]) -> Step {
+        self.arguments.extend(more.iter().map(Into::into));
+        self
+    }
+
     pub fn env(mut self, name: &str, value: impl Into<OsString>) -> Step {
         self.environment.push((name.to_owned(), value.into()));
         self

@@ -1,0 +1,105 @@
+//! Rules of the product that can be switched off, to see that a run notices.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use firth_journal::disk::{Disk, FileName};
+use firth_journal::report::DamageReport;
+use firth_journal::simdisk::SimDisk;
+
+use crate::machine::{EXTENT_BYTES, Machine};
+
+/// What is broken on purpose. Nothing, by default.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ablations {
+    /// Commits are acknowledged before their sync.
+    pub late_sync: bool,
+    /// Whatever cannot be read at the end of a journal is taken for a torn tail.
+    pub cut_damaged: bool,
+    /// Nothing says that the last group is durable.
+    pub no_markers: bool,
+    /// Extents are recycled while somebody reads them.
+    pub recycle_under_readers: bool,
+    /// Extents are given back before the entry that says where their records went is durable.
+    pub give_back_early: bool,
+    /// Segments are deleted as soon as the live state does not need them.
+    pub delete_early: bool,
+}
+
+/// A disk whose syncs answer at once and are done when the next one is asked for.
+pub struct LateSync {
+    inner: Arc<SimDisk>,
+    owed: Mutex<Option<FileName>>,
+}
+
+impl LateSync {
+    pub fn over(inner: Arc<SimDisk>) -> LateSync {
+        LateSync { inner, owed: Mutex::default() }
+    }
+}
+
+impl Disk for LateSync {
+    fn lock(&self) -> io::Result<bool> {
+        self.inner.lock()
+    }
+
+    fn list(&self) -> io::Result<Vec<(FileName, u64)>> {
+        self.inner.list()
+    }
+
+    fn create(&self, file: FileName, bytes: u64, zeroed: u64) -> io::Result<()> {
+        self.inner.create(file, bytes, zeroed)
+    }
+
+    fn write(&self, file: FileName, position: u64, slices: &[&[u8]]) -> io::Result<()> {
+        self.inner.write(file, position, slices)
+    }
+
+    fn read(&self, file: FileName, position: u64, into: &mut [u8]) -> io::Result<()> {
+        self.inner.read(file, position, into)
+    }
+
+    fn sync(&self, file: FileName) -> io::Result<()> {
+        let owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner).replace(file);
+        // The file may have another name by now.
+        match owed.map(|owed| self.inner.sync(owed)) {
+            Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn rename(&self, from: FileName, to: FileName) -> io::Result<()> {
+        self.inner.sync(from)?;
+        self.inner.rename(from, to)
+    }
+
+    fn delete(&self, file: FileName) -> io::Result<()> {
+        self.inner.delete(file)
+    }
+
+    fn sync_names(&self) -> io::Result<()> {
+        self.inner.sync_names()
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        self.inner.free_bytes()
+    }
+
+    fn volume_bytes(&self) -> io::Result<u64> {
+        self.inner.volume_bytes()
+    }
+}
+
+/// The wrong rule about torn tails: cuts the journal where it cannot be read.
+pub fn cut(machine: &Machine, report: &DamageReport) {
+    let at = usize::try_from(report.position.0 % u64::from(EXTENT_BYTES)).unwrap_or(0);
+    machine.disk.damage(FileName::Extent(report.extent), |bytes| bytes[at..].fill(0));
+    for file in machine.extents() {
+        if file > FileName::Extent(report.extent) {
+            machine.disk.delete(file).expect("it was listed");
+        }
+    }
+    machine.disk.sync_names().expect("no crash is planned");
+    machine.disk.restart_process();
+}
+
