@@ -25,6 +25,8 @@ pub struct Job {
     pub now: Millis,
     pub segment_bytes: usize,
     pub own_bytes: u64,
+    /// Nobody waits for it: publishers need the disk and the processor more.
+    pub may_wait: bool,
 }
 
 /// Neighbouring spans of one partition, in the order of offsets; there is at least one.

@@ -147,8 +147,10 @@ impl Shard {
     }
 
     fn job_of(&self, parts: Vec<Part>) -> Option<Job> {
-        let ArchiveSettings { segment_bytes, own_bytes, .. } = self.archiving.settings;
-        (!parts.is_empty()).then_some(Job { parts, now: self.now, segment_bytes, own_bytes })
+        let ArchiveSettings { segment_bytes, own_bytes, journal_bytes_max, .. } = self.archiving.settings;
+        // Twice the cap is where a journal that grows faster than it is moved must be held.
+        let may_wait = self.room == Room::Plenty && self.state.extents.sealed_bytes() < journal_bytes_max.saturating_mul(2);
+        (!parts.is_empty()).then_some(Job { parts, now: self.now, segment_bytes, own_bytes, may_wait })
     }
 
     /// The partitions of compacted streams of which enough was not cleaned yet. Only what lies in segments is.

@@ -90,7 +90,8 @@ impl Node {
         };
         opened.journal.start(completed, end_process).map_err(OpenError::Io)?;
         let checkpointer = CheckpointThread::start(checkpoints, inbox.clone(), control.clone());
-        let archive = ArchiveThread::start(Archiver::over(sources, parts.segment_dice), inbox.clone(), control.clone());
+        let archive =
+            ArchiveThread::start(Archiver::over(sources, parts.segment_dice), inbox.clone(), control.clone(), parts.clock.clone());
         let shard_parts = Parts {
             archive: Box::new(archive),
             archive_settings: parts.archive,
@@ -243,6 +244,10 @@ impl Checkpointer for CheckpointThread {
     }
 }
 
+/// A job that may wait rests so many times as long as it worked, after each segment: a fifth of a processor and of the disk at most.
+const PAUSES_FOR_WORK: i64 = 4;
+const PAUSE_MS_MAX: i64 = 5_000;
+
 /// Makes and deletes segments beside the shard, one after the other.
 struct ArchiveThread {
     work: mpsc::Sender<Work>,
@@ -254,7 +259,7 @@ enum Work {
 }
 
 impl ArchiveThread {
-    fn start(mut archiver: Archiver, inbox: Inbox, control: Arc<Mutex<Control>>) -> ArchiveThread {
+    fn start(mut archiver: Archiver, inbox: Inbox, control: Arc<Mutex<Control>>, clock: Clock) -> ArchiveThread {
         let (work, jobs) = mpsc::channel::<Work>();
         let thread = std::thread::Builder::new().name("archive".to_owned()).spawn(move || {
             let segments = archiver.sources().segments.clone();
@@ -265,10 +270,20 @@ impl ArchiveThread {
             inbox.ring();
             for work in jobs {
                 match work {
-                    Work::Job(job) => archiver.run(job, &mut |outcome| {
-                        lock(&control).archived.push(outcome);
-                        inbox.ring();
-                    }),
+                    Work::Job(job) => {
+                        let (may_wait, mut began) = (job.may_wait, clock());
+                        archiver.run(job, &mut |outcome| {
+                            let worked = clock().since(began);
+                            lock(&control).archived.push(outcome);
+                            inbox.ring();
+                            if may_wait {
+                                // No longer than a stop may take, though the thread is not waited for.
+                                let pause = (worked * PAUSES_FOR_WORK).min(PAUSE_MS_MAX);
+                                std::thread::sleep(Duration::from_millis(u64::try_from(pause).unwrap_or(0)));
+                            }
+                            began = clock();
+                        });
+                    }
                     Work::Delete(ids) => ids.into_iter().for_each(|id| {
                         if let Err(error) = segments.delete(id) {
                             tracing::warn!(%error, "a segment cannot be deleted; it stays until the next start");
