@@ -102,4 +102,3 @@ pub fn cut(machine: &Machine, report: &DamageReport) {
     machine.disk.sync_names().expect("no crash is planned");
     machine.disk.restart_process();
 }
-
