@@ -1,4 +1,4 @@
-//! Rules of the product that can be switched off, to see that a run notices.
+//! Rules that can be switched off, to see that a run notices.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
