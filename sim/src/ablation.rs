@@ -1,4 +1,4 @@
-//! Rules of the product that can be switched off, to see that a run notices.
+//! Rules that can be switched off, to see that a run notices.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -102,4 +102,3 @@ pub fn cut(machine: &Machine, report: &DamageReport) {
     machine.disk.sync_names().expect("no crash is planned");
     machine.disk.restart_process();
 }
-

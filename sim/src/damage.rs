@@ -228,7 +228,8 @@ fn last_data_group(machine: &Machine) -> Option<(FileName, usize)> {
     for file in machine.extents() {
         let mut bytes = vec![0; EXTENT_BYTES as usize];
         machine.disk.read(file, 0, &mut bytes).ok()?;
-        let incarnations: Vec<_> = bytes.get(BLOCK_BYTES as usize..).and_then(GroupHeader::decode).map(|header| header.incarnation).into_iter().collect();
+        let incarnations: Vec<_> =
+            bytes.get(BLOCK_BYTES as usize..).and_then(GroupHeader::decode).map(|header| header.incarnation).into_iter().collect();
         for at in (0..bytes.len()).step_by(BLOCK_BYTES as usize) {
             let Some(header) = GroupHeader::decode(&bytes[at..]) else { continue };
             let own = incarnations.contains(&header.incarnation) && header.kind == GroupKind::Data;

@@ -174,7 +174,10 @@ fn segments_of(entries: &[(bytes::Bytes, bytes::Bytes)]) -> Vec<(PartitionId, Se
     let mut named = BTreeMap::new();
     for (id, held) in &state.partitions {
         for span in held.view.index().spans() {
-            if let Place::Segment(segment) = span.place {
+            // What was trimmed when the checkpoint was taken is dropped by whoever loads it.
+            if let Place::Segment(segment) = span.place
+                && span.end > held.log_start
+            {
                 named.insert((*id, segment), ());
             }
         }

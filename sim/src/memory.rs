@@ -130,7 +130,9 @@ impl Memory {
     /// The partitions of every stream that is surely there.
     pub fn partitions(&self) -> Vec<(usize, PartitionId)> {
         let slots = self.slots.iter().enumerate();
-        slots.flat_map(|(at, slot)| slot.settled().into_iter().flat_map(move |info| info.partitions.iter().map(move |id| (at, *id)))).collect()
+        slots
+            .flat_map(|(at, slot)| slot.settled().into_iter().flat_map(move |info| info.partitions.iter().map(move |id| (at, *id))))
+            .collect()
     }
 
     pub fn acknowledged(&self) -> usize {

@@ -295,7 +295,6 @@ impl World {
             self.archiver.sources().segments.delete(id).ok();
         }
         if let Some(outcome) = self.outcomes.pop_front() {
-            for part in &outcome.replaced { if part.partition.0 == 4 { let h = self.shard.state().partitions.get(&part.partition); eprintln!("DBG {part:?} START {:?} SPANS {:?} REPLACING {:?} ROWS {:?}", h.map(|h| h.log_start), h.map(|h| h.view.index().spans().clone()), h.map(|h| h.replacing.clone()), h.map(|h| h.view.index().rows().iter().map(|r| r.base.0).collect::<Vec<_>>())); } }
             self.shard.archived(outcome);
         }
         if self.broken.delete_early && self.outcomes.is_empty() {
