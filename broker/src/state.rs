@@ -309,6 +309,8 @@ impl State {
             held.view.show_end(held.next);
             held.view.show_removed(held.removed.clone());
             let (log_start, replacements) = (held.log_start, held.replacing.len());
+            // As it happened: what was trimmed was not among what was replaced.
+            self.trim_index(id, log_start);
             (0..replacements).for_each(|_| self.replace_index(id));
             self.trim_index(id, log_start);
         }

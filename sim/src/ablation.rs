@@ -4,10 +4,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use firth_journal::disk::{Disk, FileName};
-use firth_journal::report::DamageReport;
 use firth_journal::simdisk::SimDisk;
-
-use crate::machine::{EXTENT_BYTES, Machine};
 
 /// What is broken on purpose. Nothing, by default.
 #[derive(Clone, Copy, Debug, Default)]
@@ -88,17 +85,4 @@ impl Disk for LateSync {
     fn volume_bytes(&self) -> io::Result<u64> {
         self.inner.volume_bytes()
     }
-}
-
-/// The wrong rule about torn tails: cuts the journal where it cannot be read.
-pub fn cut(machine: &Machine, report: &DamageReport) {
-    let at = usize::try_from(report.position.0 % u64::from(EXTENT_BYTES)).unwrap_or(0);
-    machine.disk.damage(FileName::Extent(report.extent), |bytes| bytes[at..].fill(0));
-    for file in machine.extents() {
-        if file > FileName::Extent(report.extent) {
-            machine.disk.delete(file).expect("it was listed");
-        }
-    }
-    machine.disk.sync_names().expect("no crash is planned");
-    machine.disk.restart_process();
 }

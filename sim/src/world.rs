@@ -22,14 +22,16 @@ use firth_gateway::inbox::Submitted;
 use firth_gateway::outbox::{Budget, Outbox, ReplyTo};
 use firth_gateway::request::Request;
 use firth_journal::commit::{Completed, Driver};
+use firth_journal::disk::{Disk, FileName};
 use firth_journal::entry::Entry;
 use firth_journal::options::{OpenError, Options};
 use firth_journal::reader::Reader;
+use firth_journal::report::DamageReport;
 use firth_journal::simdisk::Dice;
 use firth_journal::spares::Room;
 use firth_model::ids::{ExtentNumber, Lsn, Position, SegmentId};
 
-use crate::ablation::{Ablations, cut};
+use crate::ablation::Ablations;
 use crate::machine::{EXTENT_BYTES, Machine};
 
 const ARCHIVE: ArchiveSettings =
@@ -345,4 +347,17 @@ fn extents_of(job: &Job) -> Vec<ExtentNumber> {
     let extents: BTreeSet<ExtentNumber> =
         spans.filter_map(|span| if let Place::Extent(extent) = span.place { Some(extent) } else { None }).collect();
     extents.into_iter().collect()
+}
+
+/// The wrong rule about torn tails: cuts the journal where it cannot be read.
+fn cut(machine: &Machine, report: &DamageReport) {
+    let at = usize::try_from(report.position.0 % u64::from(EXTENT_BYTES)).unwrap_or(0);
+    machine.disk.damage(FileName::Extent(report.extent), |bytes| bytes[at..].fill(0));
+    for file in machine.extents() {
+        if file > FileName::Extent(report.extent) {
+            machine.disk.delete(file).expect("it was listed");
+        }
+    }
+    machine.disk.sync_names().expect("no crash is planned");
+    machine.disk.restart_process();
 }
