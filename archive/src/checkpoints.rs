@@ -2,12 +2,13 @@
 //!
 //! Checkpoint number n is the object `ckpt/<n>/base` or `ckpt/<n>/delta` and, written last, `ckpt/<n>/done`, which names the chain of
 //! parts that make up the state: a base and the deltas after it. Nothing is overwritten. The two newest complete checkpoints are kept,
-//! and the journal from the older one's position on: damage to what only the newest has costs a longer replay. A base that both share
-//! is a single copy; damage to it refuses the start.
+//! and the journal from the older one's position on. Each object has a second copy, `base2`, `delta2`, `done2`, which is read when
+//! the first is missing or damaged; directories of versions that wrote one copy still open.
 //!
 //! ```text
 //! done: magic 8 "FIRTHDN1", number u64, lsn u64, position u64, parts u32, then for each part: number u64,
-//!       kind u8 (0 base, 1 delta), bytes u64, XXH3-128 of the part 16; at the end XXH3-128 of everything before 16
+//!       kind u8 (bit 0: a delta and not a base, bit 1: there is a second copy), bytes u64, XXH3-128 of the part 16;
+//!       at the end XXH3-128 of everything before 16
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -56,6 +57,8 @@ enum Kind {
 struct Part {
     number: u64,
     kind: Kind,
+    /// Whether there is a second copy.
+    copied: bool,
     bytes: u64,
     checksum: [u8; 16],
 }
@@ -83,7 +86,8 @@ impl Checkpoints {
         let mut loaded = None;
         let mut damage = Vec::new();
         for number in done_numbers(&*store)?.into_iter().rev() {
-            let done = match read_done(&*store, number) {
+            let mut faults = Vec::new();
+            let done = match read_done(&*store, number, &mut faults) {
                 Ok(done) => done,
                 Err(what) => {
                     damage.push(what);
@@ -92,15 +96,17 @@ impl Checkpoints {
             };
             if loaded.is_some() {
                 complete.push(done);
+                mend(&*store, &faults);
                 continue;
             }
-            match load(&*store, &done) {
+            match load(&*store, &done, &mut faults) {
                 Ok(entries) => {
                     loaded = Some(Loaded { at: done.at, position: done.position, entries });
                     complete.push(done);
                 }
                 Err(what) => damage.push(what),
             }
+            mend(&*store, &faults);
         }
         for what in &damage {
             tracing::error!(damage = what, "a checkpoint is damaged; an older one is used");
@@ -125,7 +131,7 @@ impl Checkpoints {
     pub fn take(&mut self, at: Lsn, position: Position, changes: &BTreeMap<Bytes, Option<Bytes>>) -> Result<(), ArchiveError> {
         let mut parts = self.complete.last().map(|done| done.parts.clone()).unwrap_or_default();
         let (kind, bytes) = if wants_base(&parts) {
-            let mut state = read_parts(&*self.store, &parts).map_err(ArchiveError::Damaged)?;
+            let mut state = read_parts(&*self.store, &parts, &mut Vec::new()).map_err(ArchiveError::Damaged)?;
             apply(&mut state, changes.iter().map(|(key, value)| (key.clone(), value.clone())));
             parts.clear();
             (Kind::Base, part::write(state.iter().map(|(key, value)| (key, Some(value)))))
@@ -134,10 +140,15 @@ impl Checkpoints {
         };
         let number = self.next_number;
         self.next_number += 1;
-        self.store.put(&part_name(number, kind), &bytes)?;
-        parts.push(Part { number, kind, bytes: bytes.len() as u64, checksum: checksum(&bytes) });
+        let part = Part { number, kind, copied: true, bytes: bytes.len() as u64, checksum: checksum(&bytes) };
+        for name in part.names() {
+            self.store.put(&name, &bytes)?;
+        }
+        parts.push(part);
         let done = Done { number, at, position, parts };
-        self.store.put(&done_name(number), &done.encode())?;
+        for name in done_names(number) {
+            self.store.put(&name, &done.encode())?;
+        }
         self.complete.push(done);
         if self.complete.len() > KEPT {
             self.complete.remove(0);
@@ -152,11 +163,11 @@ impl Checkpoints {
     fn collect(&self) -> io::Result<()> {
         let mut reached = BTreeSet::new();
         for done in &self.complete {
-            reached.insert(done_name(done.number));
-            reached.extend(done.parts.iter().map(|part| part_name(part.number, part.kind)));
+            reached.extend(done_names(done.number));
+            reached.extend(done.parts.iter().flat_map(Part::names));
         }
         let mut names = self.store.list(PREFIX)?;
-        names.sort_by_key(|name| !name.ends_with("/done"));
+        names.sort_by_key(|name| done_number(name).is_none());
         for name in names.iter().filter(|name| !reached.contains(*name)) {
             self.store.delete(name)?;
         }
@@ -172,19 +183,32 @@ fn wants_base(parts: &[Part]) -> bool {
     parts.len() >= CHAIN_MAX || delta_bytes > base.bytes.max(MERGE_BYTES_MIN)
 }
 
-fn part_name(number: u64, kind: Kind) -> String {
-    let kind = if kind == Kind::Base { "base" } else { "delta" };
-    format!("{PREFIX}{number:020}/{kind}")
+impl Part {
+    /// Its copies, in the order they are read.
+    fn names(&self) -> Vec<String> {
+        let kind = if self.kind == Kind::Base { "base" } else { "delta" };
+        let first = format!("{PREFIX}{:020}/{kind}", self.number);
+        let second = self.copied.then(|| format!("{first}2"));
+        [first].into_iter().chain(second).collect()
+    }
+
+    fn is_whole(&self, bytes: &[u8]) -> bool {
+        bytes.len() as u64 == self.bytes && checksum(bytes) == self.checksum
+    }
 }
 
-fn done_name(number: u64) -> String {
-    format!("{PREFIX}{number:020}/done")
+fn done_names(number: u64) -> [String; 2] {
+    [format!("{PREFIX}{number:020}/done"), format!("{PREFIX}{number:020}/done2")]
 }
 
-fn done_numbers(store: &dyn Store) -> io::Result<Vec<u64>> {
-    let names = store.list(PREFIX)?;
-    let number = |name: &String| name.strip_prefix(PREFIX)?.strip_suffix("/done")?.parse().ok();
-    Ok(names.iter().filter_map(number).collect())
+fn done_number(name: &str) -> Option<u64> {
+    let rest = name.strip_prefix(PREFIX)?;
+    rest.strip_suffix("/done").or_else(|| rest.strip_suffix("/done2"))?.parse().ok()
+}
+
+/// In order. One copy is enough: what it says has been complete.
+fn done_numbers(store: &dyn Store) -> io::Result<BTreeSet<u64>> {
+    Ok(store.list(PREFIX)?.iter().filter_map(|name| done_number(name)).collect())
 }
 
 fn next_number(store: &dyn Store) -> io::Result<u64> {
@@ -193,26 +217,60 @@ fn next_number(store: &dyn Store) -> io::Result<u64> {
     Ok(names.iter().filter_map(number).max().map_or(1, |last| last + 1))
 }
 
-fn read_done(store: &dyn Store, number: u64) -> Result<Done, String> {
-    let name = done_name(number);
-    let bytes = store.get(&name).map_err(|error| format!("{name}: {error}"))?.ok_or(format!("{name} is gone"))?;
-    Done::decode(&bytes).filter(|done| done.number == number).ok_or(format!("{name} is damaged"))
+/// A copy that cannot be used while another of the same object can.
+struct Fault {
+    name: String,
+    what: String,
+    whole: Bytes,
 }
 
-fn load(store: &dyn Store, done: &Done) -> Result<Vec<(Bytes, Bytes)>, String> {
-    Ok(read_parts(store, &done.parts)?.into_iter().collect())
+fn read_copy(store: &dyn Store, name: &str, is_whole: impl Fn(&[u8]) -> bool) -> Result<Bytes, String> {
+    let bytes = store.get(name).map_err(|error| format!("{name}: {error}"))?.ok_or_else(|| format!("{name} is missing"))?;
+    if is_whole(&bytes) { Ok(bytes) } else { Err(format!("{name}: its checksum does not match")) }
 }
 
-fn read_parts(store: &dyn Store, parts: &[Part]) -> Result<BTreeMap<Bytes, Bytes>, String> {
+/// The first copy that is whole; an error names what is wrong with each.
+fn read_any(store: &dyn Store, names: &[String], is_whole: impl Fn(&[u8]) -> bool, faults: &mut Vec<Fault>) -> Result<Bytes, String> {
+    let mut wrong = Vec::new();
+    for name in names {
+        match read_copy(store, name, &is_whole) {
+            Ok(whole) => {
+                let fault = |(name, what): (&String, String)| Fault { name: name.clone(), what, whole: whole.clone() };
+                faults.extend(names.iter().zip(wrong).map(fault));
+                return Ok(whole);
+            }
+            Err(what) => wrong.push(what),
+        }
+    }
+    Err(wrong.join("; "))
+}
+
+/// Writes copies anew. One that cannot be written is left as it is: the other is still read.
+fn mend(store: &dyn Store, faults: &[Fault]) {
+    for Fault { name, what, whole } in faults {
+        tracing::error!(damage = what, "one of two copies cannot be used; the other is read and copied over it");
+        if let Err(error) = store.delete(name).and_then(|()| store.put(name, whole)) {
+            tracing::error!(%error, name, "the copy cannot be written again");
+        }
+    }
+}
+
+fn read_done(store: &dyn Store, number: u64, faults: &mut Vec<Fault>) -> Result<Done, String> {
+    let decode = |bytes: &[u8]| Done::decode(bytes).filter(|done| done.number == number);
+    let bytes = read_any(store, &done_names(number), |bytes| decode(bytes).is_some(), faults)?;
+    decode(&bytes).ok_or_else(|| format!("checkpoint {number} is damaged"))
+}
+
+fn load(store: &dyn Store, done: &Done, faults: &mut Vec<Fault>) -> Result<Vec<(Bytes, Bytes)>, String> {
+    Ok(read_parts(store, &done.parts, faults)?.into_iter().collect())
+}
+
+fn read_parts(store: &dyn Store, parts: &[Part], faults: &mut Vec<Fault>) -> Result<BTreeMap<Bytes, Bytes>, String> {
     let mut state = BTreeMap::new();
     for part in parts {
-        let name = part_name(part.number, part.kind);
-        let bytes = store.get(&name).map_err(|error| format!("{name}: {error}"))?.ok_or(format!("{name} is missing"))?;
-        if bytes.len() as u64 != part.bytes || checksum(&bytes) != part.checksum {
-            return Err(format!("{name}: its checksum does not match"));
-        }
+        let bytes = read_any(store, &part.names(), |bytes| part.is_whole(bytes), faults)?;
         let mut rows = Vec::new();
-        part::read(&bytes, |row| rows.push(row)).map_err(|damage: PartDamage| format!("{name} {damage}"))?;
+        part::read(&bytes, |row| rows.push(row)).map_err(|damage: PartDamage| format!("part {} {damage}", part.number))?;
         apply(&mut state, rows.into_iter());
     }
     Ok(state)
@@ -236,7 +294,7 @@ impl Done {
         out.extend_from_slice(&u32::try_from(self.parts.len()).expect("a chain is short").to_le_bytes());
         for part in &self.parts {
             out.extend_from_slice(&part.number.to_le_bytes());
-            out.push(u8::from(part.kind == Kind::Delta));
+            out.push(u8::from(part.kind == Kind::Delta) | u8::from(part.copied) << 1);
             out.extend_from_slice(&part.bytes.to_le_bytes());
             out.extend_from_slice(&part.checksum);
         }
@@ -262,8 +320,8 @@ impl Done {
             let part_bytes = take_u64(&mut rest)?;
             let (sum, after) = rest.split_first_chunk::<16>()?;
             rest = after;
-            let kind = if *kind == 0 { Kind::Base } else { Kind::Delta };
-            parts.push(Part { number: part_number, kind, bytes: part_bytes, checksum: *sum });
+            let (kind, copied) = (if kind & 1 == 0 { Kind::Base } else { Kind::Delta }, kind & 2 != 0);
+            parts.push(Part { number: part_number, kind, copied, bytes: part_bytes, checksum: *sum });
         }
         rest.is_empty().then_some(Done { number, at, position, parts })
     }
@@ -279,6 +337,8 @@ fn take_u64(rest: &mut &[u8]) -> Option<u64> {
 pub struct ArchiveReport {
     pub checkpoints: usize,
     pub damage: Vec<String>,
+    /// Second copies that are not there, as a crash leaves it.
+    pub noted: Vec<String>,
 }
 
 impl ArchiveReport {
@@ -290,24 +350,46 @@ impl ArchiveReport {
 impl fmt::Display for ArchiveReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "archive: {} checkpoints", self.checkpoints)?;
-        self.damage.iter().try_for_each(|damage| write!(f, "\n  damaged: {damage}"))
+        self.damage.iter().try_for_each(|damage| write!(f, "\n  damaged: {damage}"))?;
+        self.noted.iter().try_for_each(|noted| write!(f, "\n  noted: {noted}"))
     }
 }
 
-/// Reads every part of every complete checkpoint.
+/// Reads every copy of every part of every complete checkpoint.
 pub fn verify(store: &dyn Store) -> ArchiveReport {
-    let mut report = ArchiveReport { checkpoints: 0, damage: Vec::new() };
+    let mut report = ArchiveReport { checkpoints: 0, damage: Vec::new(), noted: Vec::new() };
     match done_numbers(store) {
         Err(error) => report.damage.push(error.to_string()),
         Ok(numbers) => {
             for number in numbers {
                 report.checkpoints += 1;
-                let outcome = read_done(store, number).and_then(|done| load(store, &done));
-                report.damage.extend(outcome.err());
+                if let Err(what) = verify_one(store, number, &mut report) {
+                    report.damage.push(what);
+                }
             }
         }
     }
+    // Checkpoints share parts.
+    report.damage.sort_unstable();
+    report.damage.dedup();
     report
+}
+
+fn verify_one(store: &dyn Store, number: u64, report: &mut ArchiveReport) -> Result<(), String> {
+    let done = read_done(store, number, &mut Vec::new())?;
+    let copies = if done.parts.last().is_some_and(|part| part.copied) { 2 } else { 1 };
+    for name in done_names(number).iter().take(copies) {
+        let Err(what) = read_copy(store, name, |bytes| Done::decode(bytes).as_ref() == Some(&done)) else { continue };
+        // They are written, and deleted, one after the other: a crash between leaves one.
+        let absent = store.size(name).is_ok_and(|size| size.is_none());
+        if absent { &mut report.noted } else { &mut report.damage }.push(what);
+    }
+    load(store, &done, &mut Vec::new())?;
+    for part in &done.parts {
+        let wrong = part.names().into_iter().filter_map(|name| read_copy(store, &name, |bytes| part.is_whole(bytes)).err());
+        report.damage.extend(wrong);
+    }
+    Ok(())
 }
 
 #[cfg(test)]
