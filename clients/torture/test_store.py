@@ -19,7 +19,7 @@ MIB = 1 << 20
 STORE_BYTES = int(float(os.environ.get("FIRTH_STORE_GIB", "1")) * (1 << 30))
 SECONDS = int(os.environ.get("FIRTH_STORE_SECONDS", "10"))
 JOURNAL_BYTES = 128 * MIB
-LARGE, MANY = 4, 1000
+LARGE, MANY = 3, 1000
 RATE = 1000
 IN_FLIGHT = 8
 SETTINGS = {
@@ -46,7 +46,7 @@ def fill(bootstrap, bytes_all):
 
         while sent < bytes_all:
             name, payload, partitions = ("many", small, MANY) if turn % 3 == 2 else ("large", large, LARGE)
-            waiting.append(wire.send(PRODUCE, 7, produce_body(name, payload, turn // (3 if name == "many" else 1) % partitions)))
+            waiting.append(wire.send(PRODUCE, 7, produce_body(name, payload, turn // 3 % partitions)))
             sent += len(payload)
             turn += 1
             if len(waiting) >= IN_FLIGHT:
@@ -67,7 +67,7 @@ def outcome(process):
 
 
 def segments(server):
-    return sorted((server.data / "archive").glob("seg.*"), key=lambda path: path.stat().st_mtime)
+    return sorted((server.data / "segments").glob("seg.*"), key=lambda path: path.stat().st_mtime)
 
 
 def size_of(paths):
