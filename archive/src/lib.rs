@@ -1,5 +1,6 @@
 //! Keeps checkpoints and segments, complete or not at all.
 
+pub mod background;
 pub mod bucket;
 pub mod checkpoints;
 pub mod part;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,6 +18,8 @@ pub trait Store: Send + Sync + 'static {
     fn get(&self, name: &str) -> io::Result<Option<Bytes>>;
     /// `bytes` of an object from `at` on. No such object is an error of kind `NotFound`, one that ends before of kind `UnexpectedEof`.
     fn get_range(&self, name: &str, at: u64, bytes: usize) -> io::Result<Bytes>;
+    /// A hint that this range is read soon. Does not wait, and what it cannot do it leaves undone.
+    fn will_need(&self, _name: &str, _at: u64, _bytes: u64) {}
     /// Bytes of an object. `None`: there is no such object.
     fn size(&self, name: &str) -> io::Result<Option<u64>>;
     /// Names that begin with `prefix`, in order.
@@ -35,6 +38,8 @@ pub struct DirectoryStore {
 const LEFT_BYTES_MAX: u64 = 8 << 20;
 
 const UNFINISHED: &str = ".tmp";
+/// The kernel cuts one hint to its own read-ahead, which is at least this.
+const HINT_BYTES: u64 = 128 << 10;
 
 impl DirectoryStore {
     pub fn open(root: &Path) -> io::Result<DirectoryStore> {
@@ -103,6 +108,18 @@ impl Store for DirectoryStore {
         let mut into = vec![0; bytes];
         file.read_exact_at(&mut into, at)?;
         Ok(Bytes::from(into))
+    }
+
+    fn will_need(&self, name: &str, at: u64, bytes: u64) {
+        let Ok(file) = File::open(self.path(name)) else { return };
+        let end = at.saturating_add(bytes);
+        let mut from = at;
+        while let Some(length) = NonZeroU64::new(end.saturating_sub(from).min(HINT_BYTES)) {
+            if rustix::fs::fadvise(&file, from, Some(length), rustix::fs::Advice::WillNeed).is_err() {
+                return;
+            }
+            from += length.get();
+        }
     }
 
     fn size(&self, name: &str) -> io::Result<Option<u64>> {

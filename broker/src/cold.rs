@@ -4,8 +4,12 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use firth_archive::background::step_back;
 use firth_gateway::future::BoxFuture;
 use firth_gateway::refusal::Refusal;
+
+/// Readers at the end of the log and publishers go first.
+const COLD_READ_NICE: i32 = 5;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -85,6 +89,7 @@ impl Drop for ColdThreads {
 
 impl Shared {
     fn work(&self) {
+        step_back(COLD_READ_NICE);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             if state.stopping {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use firth_archive::background::step_back;
 use firth_archive::checkpoints::Checkpoints;
 use firth_archive::segments::Segments;
 use firth_archive::store::Store;
@@ -253,6 +254,9 @@ struct ArchiveThread {
     work: mpsc::Sender<Work>,
 }
 
+/// Publishers and readers go first: nobody waits for a segment.
+const ARCHIVE_NICE: i32 = 10;
+
 enum Work {
     Job(Job),
     Delete(Vec<SegmentId>),
@@ -262,6 +266,7 @@ impl ArchiveThread {
     fn start(mut archiver: Archiver, inbox: Inbox, control: Arc<Mutex<Control>>, clock: Clock) -> ArchiveThread {
         let (work, jobs) = mpsc::channel::<Work>();
         let thread = std::thread::Builder::new().name("archive".to_owned()).spawn(move || {
+            step_back(ARCHIVE_NICE);
             let segments = archiver.sources().segments.clone();
             match segments.list() {
                 Ok(ids) => lock(&control).found = ids,

@@ -48,6 +48,8 @@ fn open(config: &Config, identity: &identity::Identity) -> Result<Node> {
     memory.tail_cache = config.tail_bytes.unwrap_or(memory.tail_cache);
     memory.block_cache = config.block_bytes.unwrap_or(memory.block_cache);
     let segments = crate::archive::segment_store(config)?;
+    // A segment is built in memory.
+    let segment_bytes = usize::try_from(memory.block_cache).unwrap_or(SEGMENT_BYTES).min(config.segment_bytes);
     let parts = NodeParts {
         disk: Arc::new(disk),
         store: Arc::new(store),
@@ -55,10 +57,10 @@ fn open(config: &Config, identity: &identity::Identity) -> Result<Node> {
         archive: ArchiveSettings {
             journal_bytes_max: config.journal_bytes_max,
             after_ms: config.archive_after_ms,
-            // A segment is built in memory.
-            segment_bytes: usize::try_from(memory.block_cache).unwrap_or(SEGMENT_BYTES).min(SEGMENT_BYTES),
+            segment_bytes,
+            // Less than half full, its records lie with those of other partitions.
+            own_bytes: segment_bytes as u64 / 2,
             map_bytes: usize::try_from(memory.block_cache).unwrap_or(COMPACTION_MAP_BYTES).min(COMPACTION_MAP_BYTES),
-            ..ArchiveSettings::default()
         },
         segment_dice: Box::new(|| uuid::Uuid::new_v4().as_u128()),
         journal: firth_journal::options::Options {

@@ -2,6 +2,8 @@
 //!
 //! The same names serve the file (`[kafka] port = 9092`), the environment (`FIRTH_KAFKA__PORT=9092`) and `--set kafka.port=9092`.
 
+use firth_model::limits::SEGMENT_BYTES;
+
 /// One setting.
 pub struct Setting {
     /// Dotted name.
@@ -91,6 +93,12 @@ pub const SETTINGS: &[Setting] = &[
         kind: number(1 << 20, 1 << 40),
         default: "",
         about: "Blocks of segments kept in memory for consumers far behind; by default a share of the node's memory.",
+    },
+    Setting {
+        name: "archive.segment_bytes",
+        kind: number(1 << 20, SEGMENT_BYTES as i64),
+        default: "33554432",
+        about: "A segment is finished at this size; at most what the memory for blocks of segments allows.",
     },
     Setting {
         name: "cache.tail_bytes",

@@ -48,6 +48,7 @@ const TORTURE: &[&str] = &[
     "torture/test_pause.py",
     "torture/test_clock.py",
     "torture/test_damage.py",
+    "torture/test_store.py",
     "test_crash.py",
 ];
 const LONG: &[(&str, &str)] =
