@@ -333,6 +333,20 @@ fn take_u64(rest: &mut &[u8]) -> Option<u64> {
     Some(u64::from_le_bytes(*eight))
 }
 
+/// The newest checkpoint that is whole, changing nothing. `None`: there is none.
+pub fn newest(store: &dyn Store) -> Result<Option<Loaded>, ArchiveError> {
+    let mut damage = Vec::new();
+    for number in done_numbers(store)?.into_iter().rev() {
+        let mut faults = Vec::new();
+        let read = read_done(store, number, &mut faults).and_then(|done| Ok((load(store, &done, &mut faults)?, done)));
+        match read {
+            Ok((entries, done)) => return Ok(Some(Loaded { at: done.at, position: done.position, entries })),
+            Err(what) => damage.push(what),
+        }
+    }
+    if damage.is_empty() { Ok(None) } else { Err(ArchiveError::Damaged(damage.join("; "))) }
+}
+
 /// What an offline check of all checkpoints found.
 pub struct ArchiveReport {
     pub checkpoints: usize,

@@ -54,6 +54,11 @@ impl DirectoryStore {
         Ok(DirectoryStore { root: root.to_owned(), leaves_space: false })
     }
 
+    /// A store that another process owns: nothing is cleared away. For reading.
+    pub fn beside(root: &Path) -> DirectoryStore {
+        DirectoryStore { root: root.to_owned(), leaves_space: false }
+    }
+
     /// The same store, refusing objects that would fill the volume: for what may wait.
     pub fn leaving_space(self) -> DirectoryStore {
         DirectoryStore { leaves_space: true, ..self }

@@ -1,15 +1,19 @@
 //! Brings the state back: the newest checkpoint, then the journal behind it, by the same `apply`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+
+use bytes::Bytes;
 
 use firth_archive::checkpoints::{ArchiveError, Checkpoints};
 use firth_archive::store::Store;
 use firth_journal::disk::Disk;
 use firth_journal::journal::{Opened, open};
 use firth_journal::options::{OpenError, Options};
-use firth_model::ids::{ExtentNumber, Lsn, Position};
+use firth_model::ids::{ExtentNumber, Lsn, Position, SegmentId};
 
 use crate::groups::machine::Groups;
+use crate::index::Place;
 use crate::layout::StateDamage;
 use crate::state::State;
 
@@ -70,4 +74,21 @@ pub fn recover(disk: Arc<dyn Disk>, store: Arc<dyn Store>, options: Options) -> 
         state.seal(*extent);
     }
     Ok(Recovered { state, opened, checkpoints, open_extent })
+}
+
+/// The segments that hold live records of a state as a checkpoint keeps it.
+pub fn segments_of(checkpoint: &[(Bytes, Bytes)]) -> Result<BTreeSet<SegmentId>, StateDamage> {
+    // The state does not look at extents here, so their size does not matter.
+    let mut state = State::empty(Groups::default(), 1);
+    for (key, value) in checkpoint {
+        state.load(key, value)?;
+    }
+    Ok(live_segments(&state))
+}
+
+/// The segments that hold live records.
+pub fn live_segments(state: &State) -> BTreeSet<SegmentId> {
+    // A span wholly below the log start may have been given up since.
+    let live = state.partitions.values().flat_map(|held| held.spans().into_iter().filter(|span| span.end > held.log_start));
+    live.filter_map(|span| if let Place::Segment(id) = span.place { Some(id) } else { None }).collect()
 }

@@ -1,4 +1,4 @@
-//! The `firth` program: serve, verify, settings, completions.
+//! The `firth` program: serve, verify, backup, restore.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -39,6 +39,26 @@ enum Verb {
     Verify {
         /// Data directory
         #[arg(long, value_name = "DIR", default_value = "firth-data")]
+        data: PathBuf,
+    },
+    /// Copy a node, which may be running and busy, as it was at one moment
+    #[command(
+        after_help = "Example:\n  firth backup --data /var/lib/firth --to /mnt/backup/monday\n\nSettings such as archive.url are taken as `firth serve` takes them."
+    )]
+    Backup {
+        #[command(flatten)]
+        serve: Serve,
+        /// Directory to make; it must be empty or missing
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+    },
+    /// Put a backup into an empty data directory
+    #[command(after_help = "Example:\n  firth restore --from /mnt/backup/monday --data /var/lib/firth")]
+    Restore {
+        #[arg(long, value_name = "DIR")]
+        from: PathBuf,
+        /// Data directory; it must be empty or missing
+        #[arg(long, value_name = "DIR")]
         data: PathBuf,
     },
     /// List every setting with its default
@@ -106,6 +126,8 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.verb.unwrap_or(Verb::Serve(cli.serve)) {
         Verb::Serve(serve) => serve_until_stopped(&serve),
+        Verb::Backup { serve, to } => tell(serve.config().and_then(|config| firth_server::backup::backup(&config, &to))),
+        Verb::Restore { from, data } => tell(firth_server::backup::restore(&from, &data)),
         Verb::Verify { data } => match firth_server::verify::verify(&data) {
             Ok(verdict) => {
                 print(&verdict.text);
@@ -137,6 +159,16 @@ fn serve_until_stopped(serve: &Serve) -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     match firth_server::run::run(&config, print) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error, 1),
+    }
+}
+
+fn tell(outcome: Result<String>) -> ExitCode {
+    match outcome {
+        Ok(text) => {
+            print(&text);
+            ExitCode::SUCCESS
+        }
         Err(error) => fail(&error, 1),
     }
 }

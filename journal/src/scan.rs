@@ -115,3 +115,13 @@ pub(crate) fn contents_of(disk: &dyn Disk, number: ExtentNumber) -> io::Result<O
     }
     Ok(Some(rows))
 }
+
+/// Where in an extent its whole groups end now, as far as they follow each other. `None`: its header cannot be read.
+///
+/// For copies while the extent is written: what lies before is final.
+pub fn groups_end(disk: &dyn Disk, number: ExtentNumber) -> io::Result<Option<u32>> {
+    let Some(header) = extent_header(disk, number)? else { return Ok(None) };
+    let mut scan = Scan::of(disk, header, None);
+    while scan.next_group()?.is_some() {}
+    Ok(Some(scan.at))
+}

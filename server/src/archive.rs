@@ -53,6 +53,18 @@ pub fn segment_store(config: &Config) -> Result<Arc<dyn Store>> {
     Ok(Arc::new(store))
 }
 
+/// The store that a data directory's segments lie in, for reading beside a running node: nothing is probed or claimed.
+pub fn segment_store_of(config: &Config) -> Result<Arc<dyn Store>> {
+    match used_bucket(config)? {
+        None => Ok(Arc::new(DirectoryStore::beside(&config.data.join(DIRECTORY)))),
+        Some(used) if used == config.archive_url => {
+            let options = bucket_options(config, |name| std::env::var(name).ok())?;
+            Ok(Arc::new(BucketStore::open(&options).context("archive.url, archive.endpoint, archive.region")?))
+        }
+        Some(used) => bail!("the segments of {} lie in {used}: set archive.url to it", config.data.display()),
+    }
+}
+
 fn used_bucket(config: &Config) -> Result<Option<String>> {
     let path = config.data.join(BUCKET_FILE);
     match fs::read_to_string(&path) {

@@ -1,6 +1,7 @@
 //! Builds one node from one configuration: opens, wires, listens, stops.
 
 pub mod archive;
+pub mod backup;
 pub mod config;
 pub mod identity;
 pub mod listen;

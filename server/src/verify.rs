@@ -1,8 +1,13 @@
 //! Checks a data directory offline.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Result;
+
+use firth_archive::checkpoints;
+use firth_archive::segments::{Segments, name};
+use firth_archive::store::DirectoryStore;
 
 /// What `firth verify` prints, and whether all is well.
 pub struct Verdict {
@@ -18,9 +23,47 @@ pub fn verify(data: &Path) -> Result<Verdict> {
     let _lock = crate::identity::lock(data)?;
     let disk = firth_journal::disk::FileDisk::open(&data.join("journal"))?;
     let journal = firth_journal::verify::verify(&disk);
-    let store = firth_archive::store::DirectoryStore::open(&data.join("archive"))?;
-    let archive = firth_archive::checkpoints::verify(&store);
-    let sound = journal.is_sound() && archive.is_sound();
+    let store = DirectoryStore::open(&data.join("archive"))?;
+    let archive = checkpoints::verify(&store);
+    let segments = verify_segments(data, &store)?;
+    let sound = journal.is_sound() && archive.is_sound() && segments.damage.is_empty();
     let verdict = if sound { "sound: every checksum and the chain hold" } else { "DAMAGED" };
-    Ok(Verdict { text: format!("{journal}\n{archive}\n{verdict}\n"), sound })
+    let mut text = format!("{journal}\n{archive}\nsegments: {}", segments.count);
+    segments.damage.iter().for_each(|damage| text.push_str(&format!("\n  damaged: {damage}")));
+    if data.join("bucket").exists() {
+        text.push_str("\n  segments in the bucket were not read");
+    }
+    text.push_str(&format!("\n{verdict}\n"));
+    Ok(Verdict { text, sound })
+}
+
+struct SegmentReport {
+    count: usize,
+    damage: Vec<String>,
+}
+
+/// Reads every block of every segment in the directory, and looks whether those that the newest checkpoint needs are there.
+fn verify_segments(data: &Path, checkpoints: &DirectoryStore) -> Result<SegmentReport> {
+    let root = data.join("segments");
+    if !root.is_dir() {
+        return Ok(SegmentReport { count: 0, damage: Vec::new() });
+    }
+    // Nothing is read through the caches.
+    let segments = Segments::over(Arc::new(DirectoryStore::open(&root)?), 0);
+    let ids = segments.list()?;
+    let mut damage = Vec::new();
+    for id in &ids {
+        match segments.verify(*id) {
+            Ok(found) => damage.extend(found),
+            Err(error) => damage.push(error.to_string()),
+        }
+    }
+    // A checkpoint that cannot be read is told of elsewhere.
+    if let Ok(Some(newest)) = checkpoints::newest(checkpoints)
+        && let Ok(needed) = firth_broker::recovery::segments_of(&newest.entries)
+        && !data.join("bucket").exists()
+    {
+        damage.extend(needed.iter().filter(|id| !ids.contains(id)).map(|id| format!("segment {} is missing", name(*id))));
+    }
+    Ok(SegmentReport { count: ids.len(), damage })
 }

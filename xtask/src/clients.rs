@@ -36,7 +36,7 @@ impl Choice {
 const ALONE: &[&str] = &["test_scale.py", "test_sync.py", "test_cli.py", "test_bad_input.py", "test_docs.py"];
 /// Two lanes beside each other: one is busy killing and moving records, the other mostly waits for sessions and heartbeats.
 // (see below)
-const CRASH: &[&str] = &["test_crash.py", "test_checker.py", "test_tiered.py", "test_compaction.py"];
+const CRASH: &[&str] = &["test_crash.py", "test_checker.py", "test_tiered.py", "test_compaction.py", "test_tools.py"];
 const CONVERSE: &[&str] = &["test_matrix.py", "test_groups.py", "test_admin.py", "test_produce.py"];
 
 /// The drills in their short form, part of every test run; memory and damage take longer.
