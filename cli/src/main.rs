@@ -27,7 +27,14 @@ const EXAMPLES: &str = "Examples:
   firth serve --data /var/lib/firth            the same, data elsewhere
   firth serve --listen kafka=127.0.0.1:0 --ready-file ready.json
                                                any free port, told in a file
-  firth verify --data /var/lib/firth           check every checksum while it is stopped";
+  firth verify --data /var/lib/firth           check every checksum while it is stopped
+  firth backup --data /var/lib/firth --to /mnt/monday
+                                               copy it while it runs";
+
+const BACKUP: &str = "Example:
+  firth backup --data /var/lib/firth --to /mnt/backup/monday
+
+Settings such as archive.url are taken as `firth serve` takes them.";
 
 #[derive(Subcommand)]
 enum Verb {
@@ -42,9 +49,7 @@ enum Verb {
         data: PathBuf,
     },
     /// Copy a node, which may be running and busy, as it was at one moment
-    #[command(
-        after_help = "Example:\n  firth backup --data /var/lib/firth --to /mnt/backup/monday\n\nSettings such as archive.url are taken as `firth serve` takes them."
-    )]
+    #[command(after_help = BACKUP)]
     Backup {
         #[command(flatten)]
         serve: Serve,
