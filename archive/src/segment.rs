@@ -5,6 +5,7 @@
 //! then blocks, sorted by partition and offset, each
 //!   head    64  magic u32 "FBLK", partition u32, base offset u64, end offset u64, largest time i64, newest append time i64,
 //!               body bytes u32, batches u32, XXH3-128 of the 48 bytes before and of the body
+//!   sums     8n XXH3-64 of each 16 KiB of the body: what of a damaged block is whole
 //!   body        whole record batches as they are served
 //! footer
 //!   rows    56  each: position of the block u64, then the first 48 bytes of its head
@@ -16,6 +17,7 @@
 
 use bytes::Bytes;
 
+use firth_model::batch::{Batch, BatchHeader, HEADER_BYTES as BATCH_HEADER_BYTES};
 use firth_model::ids::{Offset, PartitionId};
 use firth_model::time::Millis;
 
@@ -27,6 +29,9 @@ const END_MAGIC: &[u8; 8] = b"FIRTHSE1";
 /// A block is finished at this size: large enough to read at a disk's rate, small enough to verify for one batch.
 pub const BLOCK_BYTES: usize = 256 << 10;
 pub const HEAD_BYTES: usize = 64;
+/// What one bit of damage costs at most, beside the batch that it is in.
+const PIECE_BYTES: usize = 16 << 10;
+const SUM_BYTES: usize = 8;
 const FIELDS_BYTES: usize = 48;
 const ROW_BYTES: usize = 8 + FIELDS_BYTES;
 pub const TRAILER_BYTES: usize = 48;
@@ -54,9 +59,13 @@ pub struct Block {
 }
 
 impl Block {
-    /// Bytes of head and body.
+    /// Bytes of head, sums and body.
     pub fn bytes(&self) -> usize {
-        HEAD_BYTES + self.body_bytes as usize
+        self.body_at() + self.body_bytes as usize
+    }
+
+    fn body_at(&self) -> usize {
+        HEAD_BYTES + (self.body_bytes as usize).div_ceil(PIECE_BYTES) * SUM_BYTES
     }
 
     fn fields(&self) -> [u8; FIELDS_BYTES] {
@@ -93,10 +102,39 @@ impl Block {
         if whole[..FIELDS_BYTES] != self.fields() {
             return Err(damage("a block's head does not match the directory"));
         }
-        if block_checksum(&whole[..FIELDS_BYTES], &whole[HEAD_BYTES..])[..] != whole[FIELDS_BYTES..HEAD_BYTES] {
+        if block_checksum(&whole[..FIELDS_BYTES], &whole[self.body_at()..])[..] != whole[FIELDS_BYTES..HEAD_BYTES] {
             return Err(damage("a block's checksum does not match"));
         }
-        Ok(bytes.slice(HEAD_BYTES..self.bytes()))
+        Ok(bytes.slice(self.body_at()..self.bytes()))
+    }
+
+    /// The batches of a damaged block that are certainly whole, in order. `bytes` may end early.
+    pub fn salvage(&self, bytes: &Bytes) -> Vec<Bytes> {
+        let body_at = self.body_at().min(bytes.len());
+        let body = bytes.slice(body_at..bytes.len().min(self.bytes()));
+        let sums = bytes.get(HEAD_BYTES..body_at).unwrap_or_default().chunks_exact(SUM_BYTES);
+        let full = |piece: &[u8], at: usize| piece.len() == PIECE_BYTES.min(self.body_bytes as usize - at * PIECE_BYTES);
+        let pieces = body.chunks(PIECE_BYTES).zip(sums).enumerate();
+        let good: Vec<bool> = pieces.map(|(at, (piece, sum))| full(piece, at) && piece_sum(piece)[..] == *sum).collect();
+        let is_good = |from: usize, to: usize| (from / PIECE_BYTES..to.div_ceil(PIECE_BYTES)).all(|at| good.get(at) == Some(&true));
+        let (mut found, mut at) = (Vec::new(), 0);
+        // Whether a batch begins at `at` for certain, because the one before ended there.
+        let mut sure = true;
+        while at + BATCH_HEADER_BYTES <= body.len() {
+            let header = BatchHeader::parse(&body[at..]).ok().filter(|_| is_good(at, at + BATCH_HEADER_BYTES));
+            let end = header.and_then(|header| at.checked_add(header.batch_bytes as usize)).filter(|end| *end <= body.len());
+            let whole = end.filter(|end| is_good(at, *end) && (sure || Batch::check(body.slice(at..*end)).is_ok()));
+            match (whole, end) {
+                (Some(end), _) => {
+                    found.push(body.slice(at..end));
+                    (at, sure) = (end, true);
+                }
+                // Its header is whole, so it says where the next one begins.
+                (None, Some(end)) if sure => at = end,
+                _ => (at, sure) = (at + 1, false),
+            }
+        }
+        found
     }
 }
 
@@ -105,6 +143,10 @@ fn block_checksum(fields: &[u8], body: &[u8]) -> [u8; 16] {
     sum.write(fields);
     sum.write(body);
     sum.finish_128().to_le_bytes()
+}
+
+fn piece_sum(piece: &[u8]) -> [u8; SUM_BYTES] {
+    twox_hash::XxHash3_64::oneshot(piece).to_le_bytes()
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
@@ -248,6 +290,9 @@ impl Writer {
         let sum = block_checksum(&fields, &self.out[at + HEAD_BYTES..]);
         self.out[at..at + FIELDS_BYTES].copy_from_slice(&fields);
         self.out[at + FIELDS_BYTES..at + HEAD_BYTES].copy_from_slice(&sum);
+        let body_at = at + HEAD_BYTES;
+        let sums: Vec<u8> = self.out[body_at..].chunks(PIECE_BYTES).flat_map(piece_sum).collect();
+        self.out.splice(body_at..body_at, sums);
         self.blocks.push(block);
     }
 

@@ -61,7 +61,7 @@ fn a_lost_block_leaves_a_hole() {
     let (segment, blocks) = sample();
     let mut damaged = segment.to_vec();
     damaged[segment.len() - 60] ^= 1;
-    damaged[blocks[2].position as usize + 90] ^= 1;
+    damaged[blocks[2].position as usize + 1000] ^= 1;
     let read = Directory::from_blocks(&Bytes::from(damaged));
     // Without its footer nothing says that the last block was the last.
     assert_eq!((read.all().len(), &read.holes), (blocks.len() - 1, &vec![2, blocks.len() - 1]));
@@ -94,11 +94,49 @@ fn a_segment_keeps_its_bytes() {
         concat!("46424c4b", "07000000", "2800000000000000", "2a00000000000000", "0500000000000000", "0600000000000000", "0500000001000000");
     assert_eq!(&hex[..16], "4649525448534731");
     assert_eq!(&hex[16..112], head);
-    assert_eq!(&hex[144..154], "6261746368");
-    assert_eq!(&hex[154..170], "0800000000000000");
-    assert_eq!(&hex[170..266], head);
-    assert_eq!(&hex[266..298], "01000000000000004d00000000000000");
-    assert_eq!(bytes.len(), 77 + 56 + 48);
+    assert_eq!(&hex[160..170], "6261746368");
+    assert_eq!(&hex[170..186], "0800000000000000");
+    assert_eq!(&hex[186..282], head);
+    assert_eq!(&hex[282..314], "01000000000000005500000000000000");
+    assert_eq!(bytes.len(), 85 + 56 + 48);
+}
+
+/// A batch of so many bytes.
+fn batch(base: u64, bytes: usize) -> Vec<u8> {
+    let mut batch = vec![(base % 251) as u8; bytes];
+    batch[..16].copy_from_slice(&firth_model::batch::prefix(Offset(base), bytes as u32, firth_model::ids::LeaderEpoch(0)));
+    batch[16] = 2;
+    batch[23..27].copy_from_slice(&0i32.to_be_bytes());
+    firth_model::batch::seal(&mut batch);
+    batch
+}
+
+/// One flipped bit costs the batches of its 16 KiB and no other; a block that ends early keeps what is there.
+#[test]
+fn damaged_blocks_give_what_is_whole() {
+    let mut writer = Writer::begin();
+    let batches: Vec<Vec<u8>> = (0..100).map(|base| batch(base, 700 + (base as usize * 37) % 5000)).collect();
+    for (base, batch) in (0u64..).zip(&batches) {
+        writer.push(PartitionId(1), batch, Offset(base), Offset(base + 1), 0, Millis(0));
+    }
+    let (segment, blocks) = writer.finish();
+    let block = blocks[0];
+    let whole = Bytes::from(segment).slice(block.position as usize..block.position as usize + block.bytes());
+    let count = block.batches as usize;
+    assert_eq!(block.salvage(&whole), batches[..count]);
+    for at in (HEAD_BYTES..whole.len()).step_by(4_999) {
+        let mut flipped = whole.to_vec();
+        flipped[at] ^= 0x20;
+        let saved = block.salvage(&Bytes::from(flipped));
+        assert!(saved.iter().all(|batch| batches.iter().any(|other| other == batch)), "flip at {at}");
+        let lost: usize = batches[..count].iter().filter(|batch| !saved.iter().any(|other| other == *batch)).map(Vec::len).sum();
+        assert!(lost < PIECE_BYTES + 2 * 6000, "flip at {at} lost {lost} bytes");
+        assert!(block.open(&whole.slice(..at)).is_err());
+        let cut = block.salvage(&whole.slice(..at));
+        assert!(cut.iter().zip(&batches).all(|(saved, batch)| saved == batch), "cut at {at}");
+        let there = at.saturating_sub(block.body_at()) / PIECE_BYTES * PIECE_BYTES;
+        assert!(cut.iter().map(Bytes::len).sum::<usize>() + 6000 > there, "cut at {at}");
+    }
 }
 
 #[test]

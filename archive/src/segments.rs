@@ -196,6 +196,13 @@ impl Segments {
         }
     }
 
+    /// The batches of a damaged block that are certainly whole, in order.
+    pub fn salvage(&self, id: SegmentId, block: &Block) -> Result<Vec<Bytes>, SegmentError> {
+        let total = self.store.size(&name(id)).map_err(|error| failed(id, error))?.ok_or(SegmentError::Gone)?;
+        let to = block.position.saturating_add(block.bytes() as u64).min(total);
+        Ok(block.salvage(&self.range(id, block.position.min(to), to)?))
+    }
+
     /// Reads every block and says what is damaged.
     pub fn verify(&self, id: SegmentId) -> Result<Vec<String>, SegmentError> {
         let whole = self.whole(id).map_err(|error| failed(id, error))?.ok_or(SegmentError::Gone)?;

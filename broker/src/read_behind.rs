@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use firth_archive::segment::Block;
 use firth_archive::segments::{SegmentError, Segments};
 use firth_gateway::refusal::Refusal;
 use firth_gateway::view::{FoundBatch, Records};
@@ -159,6 +160,8 @@ impl Sources {
         let directory = self.segments.directory(id)?;
         let blocks = directory.of(partition);
         let first = blocks.partition_point(|block| block.end <= from.max(span.base));
+        // Everything below was read, or nobody asks for it.
+        let mut sure = from.max(span.base);
         for index in first..=blocks.len() {
             let wanted = blocks.get(index).filter(|block| block.base < span.end);
             if directory.lacks(partition, index) && (index > first || wanted.is_none_or(|block| block.base > from)) {
@@ -167,15 +170,50 @@ impl Sources {
             if wanted.is_none() {
                 break;
             }
-            let mut rest = self.segments.block(id, &directory, partition, index)?;
+            let block = self.segments.block(id, &directory, partition, index);
+            let mut rest = match (block, wanted) {
+                (Err(damage @ SegmentError::Damaged { .. }), Some(block)) => {
+                    sure = match self.salvage(id, block, span, sure, take)? {
+                        Some(sure) if sure >= block.end => sure,
+                        Some(_) => return Err(damage.into()),
+                        None => return Ok(()),
+                    };
+                    continue;
+                }
+                (block, _) => block?,
+            };
             while !rest.is_empty() {
                 let batch = next_batch(&mut rest).ok_or_else(|| ColdError::Damaged("a block holds what is no batch".to_owned()))?;
+                sure = sure.max(batch.end);
                 if batch.end > from && batch.end <= span.end && !take(batch) {
                     return Ok(());
                 }
             }
         }
         Ok(())
+    }
+
+    /// Gives what is whole of a damaged block from `sure` on, up to the first offset that may be lost, which it returns. `None`: enough.
+    fn salvage(
+        &self,
+        id: SegmentId,
+        block: &Block,
+        span: &Span,
+        mut sure: Offset,
+        take: &mut dyn FnMut(Found) -> bool,
+    ) -> Result<Option<Offset>, ColdError> {
+        sure = sure.max(block.base);
+        for batch in self.segments.salvage(id, block)? {
+            let Some(found) = next_batch(&mut batch.clone()).filter(|found| found.end > sure) else { continue };
+            if found.base > sure {
+                break;
+            }
+            sure = found.end;
+            if found.end <= span.end && !take(found) {
+                return Ok(None);
+            }
+        }
+        Ok(Some(sure))
     }
 
     fn read_pieces(&self, pieces: &[Piece], bytes_max: u32, take: &mut dyn FnMut(Found) -> bool) -> Result<(), ColdError> {
