@@ -89,8 +89,8 @@ class Bucket:
             "-s3.port.iceberg=0",
             "-s3.port.lance=0",
             f"-s3.config={config}",
-            # Every bucket takes several volumes, and a volume's size is reserved.
-            "-volume.max=100",
+            # A bucket takes several volumes at a time, and what was deleted in them is not given back while the tests run.
+            "-volume.max=500",
             "-master.volumeSizeLimitMB=64",
         ]
 
