@@ -147,7 +147,7 @@ def test_verify_reads_segments(busy):
     assert "sound" in tool("verify", "--data", server.data)
     segments = sorted((server.data / "segments").glob("seg.*"))
     whole = segments[0].read_bytes()
-    flip(segments[0], 300)
+    flip(segments[0], 5000)
     told = tool("verify", "--data", server.data, fails=True)
     assert "DAMAGED" in told and "checksum does not match; partition" in told, told
     segments[0].write_bytes(whole)

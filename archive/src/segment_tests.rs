@@ -124,6 +124,10 @@ fn damaged_blocks_give_what_is_whole() {
     let whole = Bytes::from(segment).slice(block.position as usize..block.position as usize + block.bytes());
     let count = block.batches as usize;
     assert_eq!(block.salvage(&whole), batches[..count]);
+    let mut flipped = whole.to_vec();
+    flipped[HEAD_BYTES + 3] ^= 1;
+    let flipped = Bytes::from(flipped);
+    assert!(block.open(&flipped).is_ok() && block.check(&flipped).is_err() && block.check(&whole).is_ok(), "sums alone");
     for at in (HEAD_BYTES..whole.len()).step_by(4_999) {
         let mut flipped = whole.to_vec();
         flipped[at] ^= 0x20;

@@ -213,7 +213,7 @@ impl Segments {
         });
         for block in directory.all() {
             let at = usize::try_from(block.position).unwrap_or(usize::MAX).min(whole.len());
-            if let Err(what) = block.open(&whole.slice(at..)) {
+            if let Err(what) = block.check(&whole.slice(at..)) {
                 let (partition, base, end) = (block.partition.0, block.base, block.end.0 - 1);
                 damage.push(format!("segment {} {what}; partition {partition} offsets {base} to {end}", name(id)));
             }
