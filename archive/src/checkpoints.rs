@@ -255,6 +255,24 @@ fn mend(store: &dyn Store, faults: &[Fault]) {
     }
 }
 
+/// Writes every copy anew that cannot be used while the other can, the second ones too, which opening does not read.
+pub fn mend_copies(store: &dyn Store) -> io::Result<()> {
+    let mut faults = Vec::new();
+    let backwards = |names: Vec<String>| names.into_iter().rev().collect::<Vec<_>>();
+    for number in done_numbers(store)? {
+        let Ok(done) = read_done(store, number, &mut faults) else { continue };
+        let same = |bytes: &[u8]| Done::decode(bytes).as_ref() == Some(&done);
+        // What neither copy has is another's to tell.
+        let _ = read_any(store, &backwards(done_names(number).to_vec()), same, &mut faults);
+        for part in &done.parts {
+            let _ = read_any(store, &part.names(), |bytes| part.is_whole(bytes), &mut faults);
+            let _ = read_any(store, &backwards(part.names()), |bytes| part.is_whole(bytes), &mut faults);
+        }
+    }
+    mend(store, &faults);
+    Ok(())
+}
+
 fn read_done(store: &dyn Store, number: u64, faults: &mut Vec<Fault>) -> Result<Done, String> {
     let decode = |bytes: &[u8]| Done::decode(bytes).filter(|done| done.number == number);
     let bytes = read_any(store, &done_names(number), |bytes| decode(bytes).is_some(), faults)?;

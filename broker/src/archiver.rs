@@ -25,8 +25,8 @@ pub struct Job {
     pub now: Millis,
     pub segment_bytes: usize,
     pub own_bytes: u64,
-    /// Nobody waits for it: publishers need the disk and the processor more.
-    pub may_wait: bool,
+    /// How many times as long as it works it rests after each segment: publishers need the disk and the processor more.
+    pub rests: u32,
 }
 
 /// Neighbouring spans of one partition, in the order of offsets; there is at least one.

@@ -24,6 +24,7 @@ mod producers;
 pub mod read_behind;
 pub mod recovery;
 mod removals;
+pub mod repair;
 pub mod replaced;
 mod schedule;
 pub mod shard;

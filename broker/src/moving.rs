@@ -148,9 +148,16 @@ impl Shard {
 
     fn job_of(&self, parts: Vec<Part>) -> Option<Job> {
         let ArchiveSettings { segment_bytes, own_bytes, journal_bytes_max, .. } = self.archiving.settings;
-        // Twice the cap is where a journal that grows faster than it is moved must be held.
-        let may_wait = self.room == Room::Plenty && self.state.extents.sealed_bytes() < journal_bytes_max.saturating_mul(2);
-        (!parts.is_empty()).then_some(Job { parts, now: self.now, segment_bytes, own_bytes, may_wait })
+        // The further the journal is over its cap the more of the disk goes to moving it, until it is held where it is.
+        let over = self.state.extents.sealed_bytes() / journal_bytes_max.max(1);
+        let rests = match over {
+            _ if self.room != Room::Plenty => 0,
+            0 | 1 => 4,
+            2 | 3 => 2,
+            4..8 => 1,
+            _ => 0,
+        };
+        (!parts.is_empty()).then_some(Job { parts, now: self.now, segment_bytes, own_bytes, rests })
     }
 
     /// The partitions of compacted streams of which enough was not cleaned yet. Only what lies in segments is.

@@ -245,8 +245,7 @@ impl Checkpointer for CheckpointThread {
     }
 }
 
-/// A job that may wait rests so many times as long as it worked, after each segment: a fifth of a processor and of the disk at most.
-const PAUSES_FOR_WORK: i64 = 4;
+/// A rest is no longer, however long a segment took.
 const PAUSE_MS_MAX: i64 = 5_000;
 
 /// Makes and deletes segments beside the shard, one after the other.
@@ -276,16 +275,14 @@ impl ArchiveThread {
             for work in jobs {
                 match work {
                     Work::Job(job) => {
-                        let (may_wait, mut began) = (job.may_wait, clock());
+                        let (rests, mut began) = (i64::from(job.rests), clock());
                         archiver.run(job, &mut |outcome| {
                             let worked = clock().since(began);
                             lock(&control).archived.push(outcome);
                             inbox.ring();
-                            if may_wait {
-                                // No longer than a stop may take, though the thread is not waited for.
-                                let pause = (worked * PAUSES_FOR_WORK).min(PAUSE_MS_MAX);
-                                std::thread::sleep(Duration::from_millis(u64::try_from(pause).unwrap_or(0)));
-                            }
+                            // No longer than a stop may take, though the thread is not waited for.
+                            let pause = (worked * rests).min(PAUSE_MS_MAX);
+                            std::thread::sleep(Duration::from_millis(u64::try_from(pause).unwrap_or(0)));
                             began = clock();
                         });
                     }

@@ -140,13 +140,43 @@ impl Sources {
         take: &mut dyn FnMut(Found) -> bool,
     ) -> Result<(), ColdError> {
         match span.place {
-            Place::Extent(_) => {
+            Place::Extent(extent) => {
                 let pieces = self.pieces(partition, span)?;
                 let first = pieces.partition_point(|piece| piece.end <= from);
+                if self.extents.directory(extent)?.is_partial() {
+                    return self.read_partial(&pieces[first..], span, from, bytes_max, take);
+                }
                 self.read_pieces(&pieces[first..], bytes_max, take)
             }
             Place::Segment(id) => self.read_segment(partition, id, span, from, take),
         }
+    }
+
+    /// Of an extent of which a part cannot be read: up to the first offset that may be lost, and then that it may be.
+    fn read_partial(
+        &self,
+        pieces: &[Piece],
+        span: &Span,
+        from: Offset,
+        bytes_max: u32,
+        take: &mut dyn FnMut(Found) -> bool,
+    ) -> Result<(), ColdError> {
+        let mut sure = from.max(span.base);
+        let mut follows = |piece: &&Piece| {
+            let follows = piece.base <= sure;
+            sure = if follows { piece.end } else { sure };
+            follows
+        };
+        let count = pieces.iter().take_while(&mut follows).count();
+        let mut wanted = true;
+        self.read_pieces(&pieces[..count], bytes_max, &mut |found| {
+            wanted = take(found);
+            wanted
+        })?;
+        if wanted && sure < span.end {
+            return Err(ColdError::Damaged("a part of the extent cannot be read".to_owned()));
+        }
+        Ok(())
     }
 
     fn read_segment(
@@ -320,7 +350,7 @@ fn verified(raw: &Bytes, at: usize, piece: &Piece) -> Result<Bytes, ReadError> {
 }
 
 /// Takes the first batch off verified bytes.
-fn next_batch(rest: &mut Bytes) -> Option<Found> {
+pub(crate) fn next_batch(rest: &mut Bytes) -> Option<Found> {
     let header = BatchHeader::parse(rest).ok()?;
     let bytes = usize::try_from(header.batch_bytes).ok().filter(|bytes| *bytes <= rest.len())?;
     let base = Offset::from_i64(header.base_offset)?;

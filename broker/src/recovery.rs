@@ -68,22 +68,24 @@ pub fn recover(disk: Arc<dyn Disk>, store: Arc<dyn Store>, options: Options) -> 
     if opened.first_lsn > at.next() || opened.last_lsn < at {
         return Err(RecoveryError::Gap { checkpoint: at, first: opened.first_lsn, last: opened.last_lsn });
     }
-    state.replayed();
     let open_extent = opened.journal.open_extent();
-    for extent in opened.journal.extents() {
-        state.seal(*extent);
-    }
+    state.replayed(opened.journal.extents());
     Ok(Recovered { state, opened, checkpoints, open_extent })
 }
 
-/// The segments that hold live records of a state as a checkpoint keeps it.
-pub fn segments_of(checkpoint: &[(Bytes, Bytes)]) -> Result<BTreeSet<SegmentId>, StateDamage> {
+/// The state as a checkpoint keeps it, for looking at: nothing can be appended to it.
+pub fn state_of(checkpoint: &[(Bytes, Bytes)]) -> Result<State, StateDamage> {
     // The state does not look at extents here, so their size does not matter.
     let mut state = State::empty(Groups::default(), 1);
     for (key, value) in checkpoint {
         state.load(key, value)?;
     }
-    Ok(live_segments(&state))
+    Ok(state)
+}
+
+/// The segments that hold live records of a state as a checkpoint keeps it.
+pub fn segments_of(checkpoint: &[(Bytes, Bytes)]) -> Result<BTreeSet<SegmentId>, StateDamage> {
+    Ok(live_segments(&state_of(checkpoint)?))
 }
 
 /// The segments that hold live records.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use firth_gateway::streams::StreamInfo;
-use firth_journal::entry::{EntryKind, read_batch, read_partition_trim, read_state_delete, read_state_put};
+use firth_journal::entry::{EntryKind, read_batch, read_given_up, read_partition_trim, read_state_delete, read_state_put};
 use firth_journal::group::Located;
 use firth_journal::options::Replayed;
 use firth_model::batch::BatchHeader;
@@ -280,6 +280,15 @@ impl State {
                     self.apply(&Effect::Remove { partition, runs }, entry.lsn);
                 }
                 EntryKind::SegmentsReplaced => self.apply(&Effect::Replace(read_entry(&entry.body)?), entry.lsn),
+                EntryKind::GivenUp => {
+                    if let Some((partition, end)) = read_given_up(&entry.body)
+                        && let Some(held) = self.partitions.get_mut(&partition)
+                    {
+                        // Its offsets are not given out again: consumers may have passed them.
+                        held.next = held.next.max(end);
+                        self.dirty.partitions.insert(partition);
+                    }
+                }
                 EntryKind::StatePut => {
                     let (key, value) = read_state_put(&entry.body).ok_or(UNREADABLE)?;
                     self.apply(&Effect::decode(&key, Some(&value))?, entry.lsn);
@@ -299,20 +308,25 @@ impl State {
         Ok(())
     }
 
-    /// After the last entry: everything that was read is durable.
-    pub fn replayed(&mut self) {
+    /// After the last entry: everything that was read is durable, and `finished` are the extents that it lay in.
+    pub fn replayed(&mut self, finished: &[ExtentNumber]) {
         let dropped = self.take_dropped();
         self.free(&dropped);
         let ids: Vec<_> = self.partitions.keys().copied().collect();
-        for id in ids {
-            let Some(held) = self.partitions.get(&id) else { continue };
+        // As it happened: what was trimmed was not among what was replaced, and only what was sealed was.
+        for id in &ids {
+            let Some(held) = self.partitions.get(id) else { continue };
             held.view.show_end(held.next);
             held.view.show_removed(held.removed.clone());
+            let log_start = held.log_start;
+            self.trim_index(*id, log_start);
+        }
+        finished.iter().for_each(|extent| self.seal(*extent));
+        for id in &ids {
+            let Some(held) = self.partitions.get(id) else { continue };
             let (log_start, replacements) = (held.log_start, held.replacing.len());
-            // As it happened: what was trimmed was not among what was replaced.
-            self.trim_index(id, log_start);
-            (0..replacements).for_each(|_| self.replace_index(id));
-            self.trim_index(id, log_start);
+            (0..replacements).for_each(|_| self.replace_index(*id));
+            self.trim_index(*id, log_start);
         }
     }
 

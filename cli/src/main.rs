@@ -1,4 +1,4 @@
-//! The `firth` program: serve, verify, backup, restore.
+//! The `firth` program: serve, verify, backup, restore, repair.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -8,6 +8,7 @@ use anyhow::Result;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use firth_server::config::{Config, Values};
+use firth_server::verify::Verdict;
 
 /// Exit code for a configuration that is wrong, as in sysexits.h.
 const BAD_CONFIG: u8 = 78;
@@ -35,6 +36,12 @@ const BACKUP: &str = "Example:
   firth backup --data /var/lib/firth --to /mnt/backup/monday
 
 Settings such as archive.url are taken as `firth serve` takes them.";
+
+const REPAIR: &str = "Examples:
+  firth repair --data /var/lib/firth                  what would be given up; changes nothing
+  firth repair --data /var/lib/firth --accept-loss    gives it up
+
+Exit code 0: nothing is damaged, or repaired; 1: damaged.";
 
 #[derive(Subcommand)]
 enum Verb {
@@ -65,6 +72,15 @@ enum Verb {
         /// Data directory; it must be empty or missing
         #[arg(long, value_name = "DIR")]
         data: PathBuf,
+    },
+    /// Say what a damaged node must give up to start again; with --accept-loss, give it up
+    #[command(after_help = REPAIR)]
+    Repair {
+        #[command(flatten)]
+        serve: Serve,
+        /// Give up what cannot be read; the originals are kept in DIR/given-up
+        #[arg(long)]
+        accept_loss: bool,
     },
     /// List every setting with its default
     #[command(after_help = "Example:\n  firth settings")]
@@ -133,13 +149,8 @@ fn main() -> ExitCode {
         Verb::Serve(serve) => serve_until_stopped(&serve),
         Verb::Backup { serve, to } => tell(serve.config().and_then(|config| firth_server::backup::backup(&config, &to))),
         Verb::Restore { from, data } => tell(firth_server::backup::restore(&from, &data)),
-        Verb::Verify { data } => match firth_server::verify::verify(&data) {
-            Ok(verdict) => {
-                print(&verdict.text);
-                if verdict.sound { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-            }
-            Err(error) => fail(&error, 1),
-        },
+        Verb::Verify { data } => judge(firth_server::verify::verify(&data)),
+        Verb::Repair { serve, accept_loss } => judge(serve.config().and_then(|config| firth_server::repair::repair(&config, accept_loss))),
         Verb::Settings => {
             print(&firth_server::config::describe());
             ExitCode::SUCCESS
@@ -173,6 +184,16 @@ fn tell(outcome: Result<String>) -> ExitCode {
         Ok(text) => {
             print(&text);
             ExitCode::SUCCESS
+        }
+        Err(error) => fail(&error, 1),
+    }
+}
+
+fn judge(verdict: Result<Verdict>) -> ExitCode {
+    match verdict {
+        Ok(verdict) => {
+            print(&verdict.text);
+            if verdict.sound { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(error) => fail(&error, 1),
     }

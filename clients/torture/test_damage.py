@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import shutil
 import struct
 import subprocess
@@ -45,15 +46,16 @@ def span(raw):
     return base, base + struct.unpack_from(">i", raw, 23)[0] + 1
 
 
-def read_all(bootstrap, topic, partition, expected=None):
-    """Every batch by its first offset, and the ranges that were refused. A gap without an error is a fault: it is a silent loss."""
+def read_all(bootstrap, topic, partition, expected=None, gaps=False):
+    """Every batch by its first offset, and the ranges that were refused. A gap without an error is a fault, but after a repair, which
+    told of it: it is a silent loss."""
     got, refused, offset = {}, [], 0
     with Wire(bootstrap, timeout=30) as wire:
         while True:
             error, high, raw = wire.fetch(topic, partition, offset, bytes_max=1 << 20, wait_ms=0)
             whole = split_batches(raw)
             if error == 0 and not whole:
-                assert offset >= high, f"{topic}/{partition}: nothing at {offset} below {high}, and no error"
+                assert gaps or offset >= high, f"{topic}/{partition}: nothing at {offset} below {high}, and no error"
                 return got, refused
             if error:
                 # A client may skip the batch it cannot have.
@@ -65,14 +67,14 @@ def read_all(bootstrap, topic, partition, expected=None):
                 continue
             for one in whole:
                 base, end = span(one)
-                assert base <= offset < end, f"{topic}/{partition}: {base} came where {offset} was asked for, and no error"
+                assert (gaps or base <= offset) and offset < end, f"{topic}/{partition}: {base} came where {offset} was asked for, and no error"
                 got[base] = one
                 offset = end
 
 
-def read_everything(bootstrap, expected=None):
+def read_everything(bootstrap, expected=None, gaps=False):
     places = [(topic, partition) for topic in TOPICS for partition in range(PARTITIONS)]
-    return {place: read_all(bootstrap, *place, expected and expected[place]) for place in places}
+    return {place: read_all(bootstrap, *place, expected and expected[place], gaps) for place in places}
 
 
 def lost_bytes(read, expected):
@@ -84,6 +86,21 @@ def lost_bytes(read, expected):
             assert batches.get(base) == raw, f"wrong bytes at {place}/{base}"
         lost += sum(len(raw) for base, raw in batches.items() if base not in got)
     return lost
+
+
+def unnamed(read, expected, said):
+    """Batches that are not served and that a repair did not name, if it says that it named all."""
+    if "nothing names" in said or "nothing says" in said:
+        return []
+    named = [(topic, int(partition), int(first), int(last)) for topic, partition, first, last in NAMED.findall(said)]
+    missing = []
+    for (topic, partition), batches in expected.items():
+        got = read[(topic, partition)][0]
+        for base, raw in batches.items():
+            told = any(one[:2] == (topic, partition) and one[2] <= base and span(raw)[1] - 1 <= one[3] for one in named)
+            if base not in got and not told:
+                missing.append((topic, partition, base))
+    return missing
 
 
 def damage(data, chance):
@@ -114,6 +131,13 @@ def firth(*arguments):
     return subprocess.run([servers.BINARY, *map(str, arguments)], capture_output=True, text=True, timeout=120)
 
 
+NAMED = re.compile(r"(\w+)/(\d+) offsets (\d+) to (\d+)")
+
+
+def modified(data):
+    return {file: file.stat().st_mtime_ns for file in data.rglob("*") if file.is_file() and file.name != "lock"}
+
+
 def is_covered(kind, told):
     """A version whose `firth verify` does not read segments is held to what it serves only."""
     return kind != "segments" or "segment" in told.stdout
@@ -131,7 +155,7 @@ def starts(server):
 
 class Tally:
     def __init__(self):
-        self.told = self.harmless = self.refused_starts = self.partial = self.repaired = 0
+        self.told = self.harmless = self.refused_starts = self.partial = self.mended = self.repaired = 0
 
 
 @pytest.fixture
@@ -155,23 +179,23 @@ def pristine(make_server, java, seed):
 @pytest.mark.timeout(120 + 20 * DAMAGES)
 def test_damage_is_told_and_never_served(pristine, make_server, tmp_path):
     data, expected, chance = pristine
-    tally, repairs = Tally(), firth("repair", "--help").returncode == 0
+    tally = Tally()
     for number in range(DAMAGES):
         server = make_server(settings=SETTINGS)
         shutil.copytree(data, server.data)
         kind, size, what = damage(server.data, chance)
         told = firth("verify", "--data", server.data)
         print(f"{number}: {what}: {'told' if told.returncode else 'sound'}")
-        one(server, kind, size, told, expected, tally, repairs)
+        one(server, kind, size, told, expected, tally)
         server.kill9()
         shutil.rmtree(server.data)
     print(
         f"{DAMAGES} damages: {tally.told} told, {tally.harmless} in dead bytes; {tally.refused_starts} starts refused, "
-        f"{tally.partial} served all but the damaged; {tally.repaired} repaired"
+        f"{tally.partial} served all but the damaged; {tally.mended} mended by the start, {tally.repaired} repaired"
     )
 
 
-def one(server, kind, size, told, expected, tally, repairs):
+def one(server, kind, size, told, expected, tally):
     """One damage from its report to its repair."""
     tally.told += told.returncode != 0
     tally.harmless += told.returncode == 0 and is_covered(kind, told)
@@ -186,11 +210,24 @@ def one(server, kind, size, told, expected, tally, repairs):
     else:
         tally.refused_starts += 1
         assert told.returncode != 0 or not is_covered(kind, told), f"a start is refused, and verify says: {told.stdout[-500:]}; the server: {server.said()}"
-    if told.returncode == 0 or not repairs:
+    if told.returncode == 0:
         return
+    if firth("verify", "--data", server.data).returncode == 0:
+        tally.mended += 1
+        return
+    before = modified(server.data)
+    planned = firth("repair", "--data", server.data)
+    assert planned.returncode == 1 and "--accept-loss" in planned.stdout, planned
+    assert before == modified(server.data), "without --accept-loss nothing is changed"
     repaired = firth("repair", "--data", server.data, "--accept-loss")
     assert repaired.returncode == 0, repaired.stdout[-500:] + repaired.stderr[-500:]
+    after = firth("verify", "--data", server.data)
+    assert after.returncode == 0, f"after {repaired.stdout}: {after.stdout}"
     server.start()
-    lost = lost_bytes(read_everything(server.bootstrap, expected), expected)
+    read = read_everything(server.bootstrap, expected, gaps=True)
+    lost = lost_bytes(read, expected)
     assert lost <= may_lose, f"{lost} bytes are lost after a repair: {repaired.stdout[-500:]}"
+    assert not any(refused for _, refused in read.values()), "after a repair everything that is left is served"
+    assert not unnamed(read, expected, repaired.stdout), f"lost and not named: {repaired.stdout}"
+    print(f"  repaired, but for {lost} bytes: {repaired.stdout.splitlines()[:3]}")
     tally.repaired += 1

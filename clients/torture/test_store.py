@@ -5,6 +5,7 @@
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ STORE_BYTES = int(float(os.environ.get("FIRTH_STORE_GIB", "1")) * (1 << 30))
 SECONDS = int(os.environ.get("FIRTH_STORE_SECONDS", "10"))
 JOURNAL_BYTES = 128 * MIB
 LARGE, MANY = 3, 1000
+ROUNDS = 5
 RATE = 1000
 IN_FLIGHT = 8
 SETTINGS = {
@@ -55,8 +57,8 @@ def fill(bootstrap, bytes_all):
             take()
 
 
-def reading(what, bootstrap, topic, *numbers):
-    command = [sys.executable, str(Path(__file__).parent / "reading.py"), what, bootstrap, topic]
+def reading(what, bootstrap, topic, *numbers, nice=0):
+    command = ["nice", "-n", str(nice), sys.executable, str(Path(__file__).parent / "reading.py"), what, bootstrap, topic]
     return subprocess.Popen(command + [str(number) for number in numbers], stdout=subprocess.PIPE, text=True)
 
 
@@ -67,7 +69,8 @@ def outcome(process):
 
 
 def segments(server):
-    return sorted((server.data / "segments").glob("seg.*"), key=lambda path: path.stat().st_mtime)
+    # A name without a dot at its end is whole, and made once: names begin with the time.
+    return sorted(path for path in (server.data / "segments").glob("seg.*") if path.suffix != ".tmp")
 
 
 def size_of(paths):
@@ -145,13 +148,19 @@ def test_a_large_store_is_quick(make_server, java, real_binary):
     disk = (disk + again) / 2
     print(f"disk {disk:.0f} MiB/s; catch-up {rate:.0f} MiB/s ({rate / disk:.0%}) with 8 MiB a fetch, {small:.0f} ({small / disk:.0%}) with 1 MiB")
 
-    quiet = outcome(tail(server))
-    out_of_memory(server)
-    beside = tail(server)
-    read = reading("catch-up", server.bootstrap, "large", 2, SECONDS, 8 * MIB)
-    busy, read = outcome(beside), outcome(read)
-    describe("alone", quiet)
-    describe(f"beside a catch-up of {read['bytes'] / MIB / read['seconds']:.0f} MiB/s", busy)
+    quiet, busy = [], []
+    for turn in range(ROUNDS):
+        quiet.append(outcome(tail(server)))
+        out_of_memory(server)
+        beside = tail(server)
+        # The reader steps back, so that what is measured is the node and not the tail's own client waiting for a processor.
+        read = reading("catch-up", server.bootstrap, "large", turn % LARGE, SECONDS, 8 * MIB, nice=10)
+        busy.append(outcome(beside))
+        read = outcome(read)
+        describe("alone", quiet[-1])
+        describe(f"beside a catch-up of {read['bytes'] / MIB / read['seconds']:.0f} MiB/s", busy[-1])
+    alone, beside = (statistics.median(one["end_to_end"]["p99"] for one in measured) for measured in (quiet, busy))
+    print(f"tail p99, medians of {ROUNDS}: {alone:.2f} ms alone, {beside:.2f} ms beside a catch-up ({beside / alone:.2f} times)")
     assert start < 3
     assert rate >= 0.6 * disk
-    assert busy["end_to_end"]["p99"] <= 2 * quiet["end_to_end"]["p99"]
+    assert beside <= 2 * alone

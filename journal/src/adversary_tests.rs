@@ -282,3 +282,23 @@ fn many_lives_lose_nothing_and_are_never_taken_for_damage() {
         }
     }
 }
+
+/// The head of the last group is gone, and nothing says that it was acknowledged: that is told, though it refuses no start.
+#[test]
+fn a_last_group_without_its_head_is_reported() {
+    let disk = disk();
+    let (mut opened, _) = reopen(&disk, 1, Position(0)).expect("opens");
+    let mut driver = opened.journal.take_driver().expect("driver");
+    write_each(&mut driver, 0, 3, 60);
+    let before = driver.core.durable();
+    write_each(&mut driver, 3, 1, 12_000);
+    drop((opened, driver));
+    disk.restart_process();
+    let at = usize::try_from(before.0).expect("small");
+    disk.damage(FileName::Extent(ExtentNumber(0)), |content| content[at..at + 4096].fill(0));
+    let told = verify(&*disk);
+    assert!(told.is_sound() && told.torn == [before], "{told}");
+    let (opened, read) = reopen(&disk, 2, Position(0)).map_err(|error| panic!("{error}")).expect("opens");
+    assert_eq!(read.len(), 3);
+    assert_eq!(opened.torn.expect("a report").position, before);
+}

@@ -229,6 +229,7 @@ impl Core {
             durable: self.durable,
             append_ms: self.writer.append_ms,
             body_checksum: [0; 16],
+            after: [0; 16],
         })
     }
 

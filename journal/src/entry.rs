@@ -58,6 +58,8 @@ pub enum EntryKind {
     TargetSet = 15,
     /// Records that are gone for readers though their bytes are still there.
     RecordsRemoved = 16,
+    /// An entry that a repair gave up. Empty, or what is known of the batch it was: partition u32, base offset u64, offsets u32.
+    GivenUp = 17,
 }
 
 impl EntryKind {
@@ -80,6 +82,7 @@ impl EntryKind {
             Config,
             TargetSet,
             RecordsRemoved,
+            GivenUp,
         ];
         all.into_iter().find(|kind| *kind as u16 == number)
     }
@@ -185,6 +188,12 @@ impl Entry {
 
     pub fn state_delete(key: &[u8]) -> Entry {
         Entry::plain(EntryKind::StateDelete, key, Bytes::new())
+    }
+
+    pub fn given_up(row: Option<Row>) -> Entry {
+        let Some(row) = row else { return Entry::plain(EntryKind::GivenUp, &[], Bytes::new()) };
+        let head = [&row.partition.0.to_le_bytes()[..], &row.base_offset.0.to_le_bytes(), &row.records.to_le_bytes()].concat();
+        Entry::plain(EntryKind::GivenUp, &head, Bytes::new())
     }
 
     /// A body made elsewhere, for the kinds whose owners come later.
@@ -304,6 +313,12 @@ pub fn batch_of(entry: &Bytes) -> Option<Bytes> {
 pub fn read_partition_trim(body: &[u8]) -> Option<(PartitionId, Offset)> {
     (body.len() == 12).then_some(())?;
     Some((PartitionId(u32_at(body, 0)?), Offset(u64_at(body, 4)?)))
+}
+
+/// The partition of a batch that was given up, and the offset behind it. `None`: what it was is not known.
+pub fn read_given_up(body: &[u8]) -> Option<(PartitionId, Offset)> {
+    (body.len() == 16).then_some(())?;
+    Some((PartitionId(u32_at(body, 0)?), Offset(u64_at(body, 4)?).plus(u64::from(u32_at(body, 12)?))))
 }
 
 pub fn read_state_put(body: &Bytes) -> Option<(Bytes, Bytes)> {

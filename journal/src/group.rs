@@ -3,7 +3,7 @@
 //! ```text
 //!   0  magic           8   "FIRTHGR1"
 //!   8  version         u32 1
-//!  12  kind            u8  0 data, 1 fence, 2 marker, 3 directory
+//!  12  kind            u8  0 data, 1 fence, 2 marker, 3 directory, 4 bridge
 //!  13  reserved        u8
 //!  14  window          u16 groups in flight at most; 1
 //!  16  cluster        16
@@ -22,7 +22,7 @@
 //! 128  durable         u64 position up to which the writer knew everything to be durable
 //! 136  append time     i64 milliseconds, never decreasing
 //! 144  body checksum  16   XXH3-128
-//! 160  reserved       16
+//! 160  after          16   of a bridge: what the next group's `previous` is; zeros: the digest of this header, as everywhere else
 //! 176  header checksum 16  XXH3-128 of the bytes above
 //! 192  table of contents, rows of 32: partition u32, offsets u32, base offset u64, largest time i64, at u32 (from the group's
 //!      start), bytes u32 (of the whole entry)
@@ -54,6 +54,9 @@ pub enum GroupKind {
     Marker,
     /// The rows of a finished extent, at its very end.
     Directory,
+    /// What a repair put in the place of groups that were given up: the entries of them that were whole. It has the number of the last
+    /// of them, and the chain goes on behind it.
+    Bridge,
 }
 
 /// A batch in the journal.
@@ -83,6 +86,8 @@ pub struct GroupHeader {
     pub durable: Position,
     pub append_ms: Millis,
     pub body_checksum: [u8; 16],
+    /// Zeros in every group but a bridge.
+    pub after: [u8; 16],
 }
 
 impl GroupHeader {
@@ -112,7 +117,7 @@ impl GroupHeader {
         out.extend_from_slice(&self.durable.0.to_le_bytes());
         out.extend_from_slice(&self.append_ms.0.to_le_bytes());
         out.extend_from_slice(&self.body_checksum);
-        out.extend_from_slice(&[0; 16]);
+        out.extend_from_slice(&self.after);
         let sum = checksum(&out);
         out.extend_from_slice(&sum);
         out.try_into().expect("the fields above are a header long")
@@ -129,6 +134,7 @@ impl GroupHeader {
             1 => GroupKind::Fence,
             2 => GroupKind::Marker,
             3 => GroupKind::Directory,
+            4 => GroupKind::Bridge,
             _ => return None,
         };
         Some(GroupHeader {
@@ -147,12 +153,18 @@ impl GroupHeader {
             durable: Position(u64_at(head, 128)),
             append_ms: Millis(u64_at(head, 136).cast_signed()),
             body_checksum: sixteen(head, 144),
+            after: sixteen(head, 160),
         })
     }
 
-    /// What the next group's `previous` must be.
+    /// What the next group's `previous` must be, but behind a bridge.
     pub fn digest(bytes: &[u8]) -> [u8; 16] {
         checksum(&bytes[..HEADER_BYTES.min(bytes.len())])
+    }
+
+    /// What the next group's `previous` must be, whatever this is. `bytes` begins with this header.
+    pub fn leads_to(&self, bytes: &[u8]) -> [u8; 16] {
+        if self.after == [0; 16] { GroupHeader::digest(bytes) } else { self.after }
     }
 
     /// Whether something of this incarnation was written here, be it damaged: its mark is there, or it is a header that broke.
@@ -216,12 +228,7 @@ pub fn build(mut header: GroupHeader, position: Position, entries: &[Entry]) -> 
         let bytes = narrow(entry.bytes());
         if let Some(row) = entry.row {
             let from_start = narrow(at);
-            out.extend_from_slice(&row.partition.0.to_le_bytes());
-            out.extend_from_slice(&row.records.to_le_bytes());
-            out.extend_from_slice(&row.base_offset.0.to_le_bytes());
-            out.extend_from_slice(&row.max_timestamp.to_le_bytes());
-            out.extend_from_slice(&from_start.to_le_bytes());
-            out.extend_from_slice(&bytes.to_le_bytes());
+            write_row(&mut out, row, from_start, bytes);
             batches.push(Located { row, position: Position(position.0 + u64::from(from_start)), bytes });
         }
         at += entry.bytes();
@@ -235,6 +242,16 @@ pub fn build(mut header: GroupHeader, position: Position, entries: &[Entry]) -> 
     header.contents_bytes = narrow(rows * CONTENTS_ROW_BYTES);
     header.entries = narrow(entries.len());
     seal(header, position, out, batches, first_lsn, last_lsn)
+}
+
+/// One row of a table of contents; `at` from the group's start.
+pub(crate) fn write_row(out: &mut Vec<u8>, row: Row, at: u32, bytes: u32) {
+    out.extend_from_slice(&row.partition.0.to_le_bytes());
+    out.extend_from_slice(&row.records.to_le_bytes());
+    out.extend_from_slice(&row.base_offset.0.to_le_bytes());
+    out.extend_from_slice(&row.max_timestamp.to_le_bytes());
+    out.extend_from_slice(&at.to_le_bytes());
+    out.extend_from_slice(&bytes.to_le_bytes());
 }
 
 /// Builds a group of another kind than data from its body.

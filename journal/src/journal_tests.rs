@@ -294,5 +294,6 @@ fn sample_header() -> crate::group::GroupHeader {
         durable: Position(0),
         append_ms: Millis(0),
         body_checksum: [0; 16],
+        after: [0; 16],
     }
 }

@@ -40,6 +40,7 @@ pub enum ReadError {
 #[derive(Debug, Default)]
 pub struct Directory {
     rows: Vec<Located>,
+    partial: bool,
 }
 
 impl Directory {
@@ -54,9 +55,14 @@ impl Directory {
         &self.rows
     }
 
+    /// Whether batches of the extent may be missing here: it was made from what could be read of a damaged one.
+    pub fn is_partial(&self) -> bool {
+        self.partial
+    }
+
     fn from_contents(mut rows: Vec<Located>) -> Directory {
         rows.sort_unstable_by_key(|located| (located.row.partition, located.row.base_offset));
-        Directory { rows }
+        Directory { rows, partial: true }
     }
 }
 
@@ -99,7 +105,11 @@ pub(crate) fn find_directory(
     while end > BLOCK_BYTES {
         let from = end.saturating_sub(WINDOW_BYTES).max(BLOCK_BYTES);
         let mut window = vec![0; (end - from) as usize];
-        disk.read(FileName::Extent(extent), u64::from(from), &mut window)?;
+        match disk.read(FileName::Extent(extent), u64::from(from), &mut window) {
+            // The file was cut, and its directory with it.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            outcome => outcome?,
+        }
         for at in (0..window.len()).step_by(BLOCK_BYTES as usize).rev() {
             let Some(header) = GroupHeader::decode(&window[at..]) else {
                 continue;
@@ -149,7 +159,7 @@ impl FoundDirectory {
             bytes: u32_at(row, 32),
         };
         let rows = body.get(DIRECTORY_HEAD_BYTES..).unwrap_or_default();
-        Directory { rows: rows.chunks_exact(DIRECTORY_ROW_BYTES).map(located).collect() }
+        Directory { rows: rows.chunks_exact(DIRECTORY_ROW_BYTES).map(located).collect(), partial: false }
     }
 }
 
@@ -169,6 +179,8 @@ struct State {
     /// Readers at work in each extent.
     held: HashMap<ExtentNumber, u32>,
     retired: BTreeSet<ExtentNumber>,
+    /// There, and nothing in them can be read.
+    unreadable: BTreeSet<ExtentNumber>,
     cache: HashMap<ExtentNumber, Arc<Directory>>,
     cache_order: VecDeque<ExtentNumber>,
     cache_bytes: u64,
@@ -224,10 +236,18 @@ impl Reader {
         Some(ExtentHold { reader: self, extent })
     }
 
+    fn gone(&self, extent: ExtentNumber) -> ReadError {
+        if self.state().unreadable.contains(&extent) {
+            let position = Position(extent.0 * u64::from(self.extent_bytes));
+            return ReadError::Damaged { position, what: "nothing in the extent can be read" };
+        }
+        ReadError::Gone
+    }
+
     /// Bytes of one extent, as they are on disk.
     pub fn read(&self, position: Position, bytes: u32) -> Result<Bytes, ReadError> {
         let extent = self.extent_of(position);
-        let _hold = self.hold(extent).ok_or(ReadError::Gone)?;
+        let _hold = self.hold(extent).ok_or_else(|| self.gone(extent))?;
         let at = position.0 % u64::from(self.extent_bytes);
         if at + u64::from(bytes) > u64::from(self.extent_bytes) {
             return Err(ReadError::Damaged { position, what: "a read beyond its extent" });
@@ -242,7 +262,7 @@ impl Reader {
         if let Some(directory) = self.state().cache.get(&extent) {
             return Ok(directory.clone());
         }
-        let _hold = self.hold(extent).ok_or(ReadError::Gone)?;
+        let _hold = self.hold(extent).ok_or_else(|| self.gone(extent))?;
         let incarnation = self.state().live.get(&extent).copied().ok_or(ReadError::Gone)?;
         let found = find_directory(&*self.disk, extent, self.extent_bytes, &incarnation)?;
         let directory = Arc::new(match found {
@@ -250,8 +270,8 @@ impl Reader {
             // A damaged directory costs time, not records: the tables of contents say the same.
             None => {
                 let position = Position(extent.0 * u64::from(self.extent_bytes));
-                let rows = contents_of(&*self.disk, extent)?;
-                Directory::from_contents(rows.ok_or(ReadError::Damaged { position, what: "the extent's header cannot be read" })?)
+                let rows = contents_of(&*self.disk, extent, self.extent_bytes)?;
+                Directory::from_contents(rows.ok_or(ReadError::Damaged { position, what: "nothing in the extent can be read" })?)
             }
         });
         self.remember(extent, directory.clone());
@@ -293,11 +313,15 @@ impl Reader {
         self.state().live.insert(extent, incarnation);
     }
 
+    pub(crate) fn unreadable(&self, extent: ExtentNumber) {
+        self.state().unreadable.insert(extent);
+    }
+
     /// Nothing in these is needed: no new reader gets in.
     pub fn retire(&self, extents: &[ExtentNumber]) {
         let mut state = self.state();
         for extent in extents {
-            if state.live.remove(extent).is_some() {
+            if state.live.remove(extent).is_some() || state.unreadable.remove(extent) {
                 state.retired.insert(*extent);
             }
         }

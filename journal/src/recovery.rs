@@ -21,7 +21,7 @@ use crate::group::{GroupHeader, GroupKind, HEADER_BYTES, Located, build_plain, c
 use crate::options::{OpenError, Options, Replayed};
 use crate::reader::{Reader, encode_directory, find_directory};
 use crate::report::{DamageReport, TornReport};
-use crate::scan::{Group, Link, Scan, extent_header};
+use crate::scan::{Group, Link, Scan, extent_header, header_of, is_zero};
 use crate::spares::Spares;
 
 pub(crate) struct TakenOver {
@@ -83,8 +83,8 @@ pub(crate) fn take_over(
     from: Position,
     visit: &mut dyn FnMut(Replayed),
 ) -> Result<TakenOver, OpenError> {
-    let headers = headers_of(&**disk, extent_bytes, options)?;
     let first = reader.extent_of(from);
+    let headers = headers_of(&**disk, reader, spares, first, options)?;
     let mut found = before(&**disk, &headers, first)?;
     let known = found.link.is_some() || first == ExtentNumber(0);
     let (mut last, mut empty): (Option<Ended>, Vec<ExtentNumber>) = (None, Vec::new());
@@ -149,19 +149,40 @@ enum Begins {
     WithFence,
 }
 
-/// The headers of all extents, in order.
-fn headers_of(disk: &dyn Disk, extent_bytes: u32, options: &Options) -> Result<Vec<ExtentHeader>, OpenError> {
-    let nothing = Found::default();
+/// The headers of all extents, in order. Before `first` an extent that cannot be read harms nobody but its own readers.
+fn headers_of(
+    disk: &dyn Disk,
+    reader: &Reader,
+    spares: &Spares,
+    first: ExtentNumber,
+    options: &Options,
+) -> Result<Vec<ExtentHeader>, OpenError> {
+    let (nothing, extent_bytes) = (Found::default(), reader.extent_bytes());
     let mut headers = Vec::new();
     for (file, bytes) in disk.list()? {
         let FileName::Extent(number) = file else { continue };
         let position = Position(number.0.saturating_mul(u64::from(extent_bytes)));
-        if bytes != u64::from(extent_bytes) {
-            return Err(damaged(number, position, &nothing, "the extent's file has another size than the others", Vec::new()));
+        let whole = bytes == u64::from(extent_bytes);
+        let header = if bytes > u64::from(2 * BLOCK_BYTES) { header_of(disk, number, extent_bytes)? } else { None };
+        let header = header.filter(|header| header.extent_bytes == extent_bytes);
+        let what = if whole { "the extent's header cannot be read" } else { "the extent's file has another size than the others" };
+        if number >= first && (header.is_none() || !whole) {
+            return Err(damaged(number, position, &nothing, what, Vec::new()));
         }
-        let Some(header) = extent_header(disk, number)?.filter(|header| header.extent_bytes == extent_bytes) else {
-            return Err(damaged(number, position, &nothing, "the extent's header cannot be read", Vec::new()));
+        if !whole {
+            spares.misfit(number);
+        }
+        let Some(header) = header else {
+            tracing::error!(extent = number.0, what, "records in it cannot be read; see `firth repair`");
+            reader.unreadable(number);
+            continue;
         };
+        if whole && extent_header(disk, number)?.is_none() {
+            tracing::warn!(extent = number.0, "the extent's header is damaged; its first group says the same");
+        }
+        if !whole {
+            tracing::error!(extent = number.0, what, "some records in it cannot be read; see `firth repair`");
+        }
         if header.cluster != options.cluster_id {
             return Err(OpenError::Cluster);
         }
@@ -213,13 +234,15 @@ fn read_extent(
     }
     let (mut rows, mut entries, mut kept) = (Vec::new(), 0, Vec::new());
     let starts = next.as_ref().map(|group| (group.header.kind, Link::before(&group.header)));
-    if begins == Begins::WithFence && starts.is_none_or(|(kind, _)| kind != GroupKind::Fence) {
+    // Where the chain goes on, nothing is missing.
+    if begins == Begins::WithFence && starts.is_none_or(|(kind, _)| kind != GroupKind::Fence && found.link.is_none()) {
         return Err(damaged(header.number, header.position(0), found, "the extent before is missing", Vec::new()));
     }
     while let Some(group) = next {
         found.durable = found.durable.max(group.header.durable);
         rows.extend(visit_group(&group, header.number, found, visit)?);
-        entries += u64::from(group.header.entries);
+        // A bridge stands for what was there.
+        entries += u64::from(group.header.entries) + u64::from(group.header.kind == GroupKind::Bridge);
         kept.push((scan.at - u32::try_from(group.bytes.len()).unwrap_or(0), group.bytes));
         // What a later group says is durable needs no settling.
         kept.retain(|(at, bytes): &(u32, Bytes)| header.position(*at).0 + bytes.len() as u64 > found.durable.0);
@@ -302,9 +325,14 @@ fn visit_group(group: &Group, extent: ExtentNumber, found: &mut Found, visit: &m
 /// what the disk does not. Writing the same bytes again, and syncing, settles it without a change.
 fn settle(disk: &dyn Disk, last: &Unfinished, found: &Found) -> io::Result<Option<TornReport>> {
     let scan = Scan { at: last.at, ..Scan::of(disk, last.header, None) };
-    let mut torn_end = None;
+    let (mut torn_end, mut blank) = (None, false);
     scan.each_block(|at, block| {
-        if GroupHeader::resembles(block, &last.header.incarnation) {
+        if at == last.at {
+            blank = is_zero(block);
+        }
+        // No group leaves a block of zeros before other bytes, nor does an earlier life of the file: a header was lost here.
+        let headless = blank && torn_end.is_none() && at > last.at && !is_zero(block);
+        if headless || GroupHeader::resembles(block, &last.header.incarnation) {
             let bytes = GroupHeader::decode(block).map_or(BLOCK_BYTES as usize, |header| header.group_bytes());
             torn_end = Some((at as usize + bytes).min(last.header.extent_bytes as usize));
         }
@@ -367,6 +395,7 @@ fn finish(disk: &dyn Disk, mut last: Unfinished, found: &Found, options: &mut Op
         durable: found.end,
         append_ms: found.append_ms,
         body_checksum: [0; 16],
+        after: [0; 16],
     };
     let body = encode_directory(last.at, &mut last.rows);
     let bytes = crate::extent::padded(HEADER_BYTES + body.len());

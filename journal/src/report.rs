@@ -31,7 +31,7 @@ impl fmt::Display for DamageReport {
 }
 
 /// Offsets by partition, neighbouring batches joined.
-fn ranges(lost: &[Located]) -> Vec<(u32, u64, u64)> {
+pub(crate) fn ranges(lost: &[Located]) -> Vec<(u32, u64, u64)> {
     let mut ranges: Vec<(u32, u64, u64)> = Vec::new();
     let mut sorted: Vec<_> = lost.iter().map(|located| located.row).collect();
     sorted.sort_by_key(|row| (row.partition, row.base_offset));

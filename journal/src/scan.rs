@@ -8,7 +8,7 @@ use firth_model::ids::{ExtentNumber, Position};
 
 use crate::disk::{Disk, FileName};
 use crate::extent::{BLOCK_BYTES, ExtentHeader};
-use crate::group::{GroupHeader, GroupKind, HEADER_BYTES, Located, body_holds, contents};
+use crate::group::{GroupHeader, GroupKind, Located, body_holds, contents};
 
 /// What is read at once when the rest of an extent is searched.
 const WINDOW_BYTES: u32 = 1 << 20;
@@ -25,6 +25,12 @@ impl Link {
     pub fn before(header: &GroupHeader) -> Link {
         Link { number: header.number.saturating_sub(1), digest: header.previous }
     }
+
+    /// Whether the group with this header is the next. A bridge stands for several and has the number of the last.
+    pub fn leads_to(&self, header: &GroupHeader) -> bool {
+        let numbered = if header.kind == GroupKind::Bridge { header.number > self.number } else { header.number == self.number + 1 };
+        numbered && self.digest == header.previous
+    }
 }
 
 /// One whole group.
@@ -38,6 +44,8 @@ pub struct Scan<'a> {
     pub disk: &'a dyn Disk,
     pub extent: ExtentHeader,
     pub at: u32,
+    /// Where the extent ends, or its file if that is shorter.
+    pub end: u32,
     /// `None`: whatever the first group says.
     pub link: Option<Link>,
     /// The walk ended at a header that is whole and follows something else: no crash leaves that.
@@ -53,12 +61,12 @@ pub fn extent_header(disk: &dyn Disk, number: ExtentNumber) -> io::Result<Option
 
 impl<'a> Scan<'a> {
     pub fn of(disk: &'a dyn Disk, extent: ExtentHeader, link: Option<Link>) -> Scan<'a> {
-        Scan { disk, extent, at: BLOCK_BYTES, link, broken: false }
+        Scan { disk, extent, at: BLOCK_BYTES, end: extent.extent_bytes, link, broken: false }
     }
 
     /// The next group. `None`: the groups end here, or what is here is no whole group of this chain.
     pub fn next_group(&mut self) -> io::Result<Option<Group>> {
-        if self.at + BLOCK_BYTES > self.extent.extent_bytes {
+        if self.at + BLOCK_BYTES > self.end {
             return Ok(None);
         }
         let file = FileName::Extent(self.extent.number);
@@ -67,8 +75,8 @@ impl<'a> Scan<'a> {
         let Some(header) = GroupHeader::decode(&head) else {
             return Ok(None);
         };
-        let room = (self.extent.extent_bytes - self.at) as usize;
-        let follows = self.link.is_none_or(|link| link.number + 1 == header.number && link.digest == header.previous);
+        let room = (self.end - self.at) as usize;
+        let follows = self.link.is_none_or(|link| link.leads_to(&header));
         let ours = header.incarnation == self.extent.incarnation && header.cluster == self.extent.cluster;
         self.broken = ours && !follows && header.kind != GroupKind::Directory;
         if !ours || !follows || header.kind == GroupKind::Directory || header.group_bytes() > room {
@@ -84,7 +92,7 @@ impl<'a> Scan<'a> {
             return Ok(None);
         }
         let position = self.extent.position(self.at);
-        self.link = Some(Link { number: header.number, digest: GroupHeader::digest(&bytes[..HEADER_BYTES]) });
+        self.link = Some(Link { number: header.number, digest: header.leads_to(&bytes) });
         self.at += u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         Ok(Some(Group { header, position, bytes: Bytes::from(bytes) }))
     }
@@ -92,8 +100,8 @@ impl<'a> Scan<'a> {
     /// Looks at every block from here to the end: calls `each` with its place and its first bytes.
     pub fn each_block(&self, mut each: impl FnMut(u32, &[u8])) -> io::Result<()> {
         let mut from = self.at;
-        while from < self.extent.extent_bytes {
-            let end = from.saturating_add(WINDOW_BYTES).min(self.extent.extent_bytes);
+        while from < self.end {
+            let end = from.saturating_add(WINDOW_BYTES).min(self.end);
             let mut window = vec![0; (end - from) as usize];
             self.disk.read(FileName::Extent(self.extent.number), u64::from(from), &mut window)?;
             for (index, block) in window.chunks(BLOCK_BYTES as usize).enumerate() {
@@ -105,15 +113,48 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// The batches of an extent by its groups' own tables of contents. `None`: its header cannot be read.
-pub(crate) fn contents_of(disk: &dyn Disk, number: ExtentNumber) -> io::Result<Option<Vec<Located>>> {
-    let Some(header) = extent_header(disk, number)? else { return Ok(None) };
-    let mut scan = Scan::of(disk, header, None);
-    let mut rows = Vec::new();
-    while let Some(group) = scan.next_group()? {
-        rows.extend(contents(&group.header, group.position, &group.bytes));
+/// As `extent_header`, or the same from the first group: that repeats all but what the file's name and the other files say.
+pub(crate) fn header_of(disk: &dyn Disk, number: ExtentNumber, extent_bytes: u32) -> io::Result<Option<ExtentHeader>> {
+    if let Some(header) = extent_header(disk, number)? {
+        return Ok(Some(header));
     }
-    Ok(Some(rows))
+    let mut head = vec![0; BLOCK_BYTES as usize];
+    disk.read(FileName::Extent(number), u64::from(BLOCK_BYTES), &mut head)?;
+    let Some(group) = GroupHeader::decode(&head) else { return Ok(None) };
+    let header = ExtentHeader { extent_bytes, cluster: group.cluster, incarnation: group.incarnation, number };
+    Ok(Scan::of(disk, header, None).next_group()?.map(|_| header))
+}
+
+/// The batches of an extent by its groups' own tables of contents, as far as groups can be read. `None`: not even how to read them is
+/// known. What cannot be read is passed over: the caller must see by the offsets that something is missing.
+pub(crate) fn contents_of(disk: &dyn Disk, number: ExtentNumber, extent_bytes: u32) -> io::Result<Option<Vec<Located>>> {
+    let held = disk.list()?.into_iter().find(|(file, _)| *file == FileName::Extent(number)).map_or(0, |(_, bytes)| bytes);
+    let end = u32::try_from(held).unwrap_or(u32::MAX).min(extent_bytes) / BLOCK_BYTES * BLOCK_BYTES;
+    if end <= BLOCK_BYTES {
+        return Ok(None);
+    }
+    let Some(header) = header_of(disk, number, extent_bytes)? else { return Ok(None) };
+    let mut scan = Scan { end, ..Scan::of(disk, header, None) };
+    let mut rows = Vec::new();
+    loop {
+        while let Some(group) = scan.next_group()? {
+            rows.extend(contents(&group.header, group.position, &group.bytes));
+        }
+        let Some(next) = behind_damage(&scan)? else { return Ok(Some(rows)) };
+        scan = Scan { at: next, link: None, ..scan };
+    }
+}
+
+/// Where behind the end of a scan another group of the extent begins.
+fn behind_damage(scan: &Scan<'_>) -> io::Result<Option<u32>> {
+    let mut next = None;
+    scan.each_block(|at, block| {
+        let ours = |header: GroupHeader| header.incarnation == scan.extent.incarnation && header.kind != GroupKind::Directory;
+        if next.is_none() && at > scan.at && GroupHeader::decode(block).is_some_and(ours) {
+            next = Some(at);
+        }
+    })?;
+    Ok(next)
 }
 
 /// Where in an extent its whole groups end now, as far as they follow each other. `None`: its header cannot be read.
@@ -124,4 +165,9 @@ pub fn groups_end(disk: &dyn Disk, number: ExtentNumber) -> io::Result<Option<u3
     let mut scan = Scan::of(disk, header, None);
     while scan.next_group()?.is_some() {}
     Ok(Some(scan.at))
+}
+
+/// Whether nothing was ever written here, or what was is gone.
+pub(crate) fn is_zero(block: &[u8]) -> bool {
+    block.iter().all(|byte| *byte == 0)
 }

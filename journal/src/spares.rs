@@ -48,6 +48,8 @@ struct Ahead {
 struct State {
     numbers: Vec<u64>,
     next: u64,
+    /// Extents whose files are damaged in size: nothing can be written there.
+    misfits: Vec<ExtentNumber>,
     /// What the volume had for extents when it was last looked at, in bytes of whole extents.
     volume_room: u64,
     /// The volume gives no more, and somebody was told.
@@ -67,6 +69,11 @@ impl Spares {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The extent's file is not to be used again.
+    pub(crate) fn misfit(&self, extent: ExtentNumber) {
+        self.state().misfits.push(extent);
     }
 
     /// Zeros to write before the first extent is used.
@@ -206,7 +213,10 @@ impl Spares {
 
     /// Recycles an extent, or deletes it if there are spares enough.
     pub fn give_back(&self, extent: ExtentNumber) -> io::Result<()> {
-        let keep = self.state().numbers.len() < self.reserve + 2 * READY;
+        let keep = {
+            let state = self.state();
+            state.numbers.len() < self.reserve + 2 * READY && !state.misfits.contains(&extent)
+        };
         if keep {
             let number = {
                 let mut state = self.state();

@@ -11,7 +11,7 @@ use crate::extent::{BLOCK_BYTES, ExtentHeader};
 use crate::group::{GroupHeader, HEADER_BYTES, contents};
 use crate::reader::find_directory;
 use crate::report::DamageReport;
-use crate::scan::{Group, Link, Scan, extent_header};
+use crate::scan::{Group, Link, Scan, extent_header, is_zero};
 
 /// What a check found.
 #[derive(Debug, Default)]
@@ -38,7 +38,9 @@ impl fmt::Display for VerifyReport {
         let VerifyReport { extents, groups, entries, bytes, .. } = self;
         write!(f, "journal: {extents} extents, {groups} groups, {entries} entries, {bytes} bytes")?;
         self.damage.iter().try_for_each(|damage| write!(f, "\n  damaged: {damage}"))?;
-        self.torn.iter().try_for_each(|at| write!(f, "\n  torn, never known to be acknowledged: position {}", at.0))?;
+        self.torn.iter().try_for_each(|at| {
+            write!(f, "\n  torn by a crash, or damaged before anything said that it was acknowledged: position {}", at.0)
+        })?;
         self.errors.iter().try_for_each(|error| write!(f, "\n  cannot be read: {error}"))
     }
 }
@@ -117,9 +119,10 @@ fn verify_extent(
     }
     let end = header.position(scan.at);
     report.bytes += end.0 - header.position(0).0;
-    let (mut something, mut lost) = (false, Vec::new());
+    let (mut something, mut blank, mut lost) = (false, false, Vec::new());
     scan.each_block(|at, block| {
-        something |= GroupHeader::resembles(block, &header.incarnation);
+        blank |= at == scan.at && is_zero(block);
+        something |= GroupHeader::resembles(block, &header.incarnation) || blank && !is_zero(block);
         let Some(group) = GroupHeader::decode(block).filter(|group| group.incarnation == header.incarnation) else { return };
         durable = durable.max(group.durable);
         if block.len() >= HEADER_BYTES + group.contents_bytes as usize {

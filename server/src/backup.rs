@@ -181,15 +181,19 @@ fn open_copy(to: &Path, cluster: uuid::Uuid) -> Result<(Vec<SegmentId>, u64)> {
     // Without a checkpoint the whole journal must be there; opening sees whether it is.
     checkpoints::newest(&store)?;
     let disk = Arc::new(FileDisk::open(&to.join("journal"))?);
-    let options = Options {
+    let recovered = recover(disk, Arc::new(store), offline_options(cluster))?;
+    Ok((live_segments(&recovered.state).into_iter().collect(), recovered.opened.last_lsn.0))
+}
+
+/// What a journal is opened with that no node runs on.
+pub(crate) fn offline_options(cluster: uuid::Uuid) -> Options {
+    Options {
         extent_bytes: None,
         clock: Arc::new(|| Millis(0)),
         cluster_id: *cluster.as_bytes(),
         reserve_extents: 0,
         random: Box::new(|| *uuid::Uuid::new_v4().as_bytes()),
-    };
-    let recovered = recover(disk, Arc::new(store), options)?;
-    Ok((live_segments(&recovered.state).into_iter().collect(), recovered.opened.last_lsn.0))
+    }
 }
 
 fn checksums(root: &Path) -> Result<BTreeMap<String, (u64, u32)>> {

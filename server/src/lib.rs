@@ -6,6 +6,7 @@ pub mod config;
 pub mod identity;
 pub mod listen;
 pub mod memory;
+pub mod repair;
 pub mod run;
 pub mod settings;
 pub mod verify;

@@ -9,7 +9,7 @@ use firth_archive::checkpoints;
 use firth_archive::segments::{Segments, name};
 use firth_archive::store::DirectoryStore;
 
-/// What `firth verify` prints, and whether all is well.
+/// What a check or a repair prints, and whether all is well.
 pub struct Verdict {
     pub text: String,
     pub sound: bool,

@@ -1,24 +1,32 @@
 //! Bytes that change at rest, between two lives.
 //!
 //! Whatever is damaged: the start is refused with a report, or every read gives the right bytes or an error, and what is whole of other
-//! partitions is served.
+//! partitions is served. A journal that was refused is repaired: it opens, and nothing that it serves is other than it was.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
+use firth_archive::checkpoints::newest;
+use firth_archive::segments::Segments;
 use firth_archive::store::Store;
-use firth_broker::recovery::RecoveryError;
+use firth_broker::recovery::{RecoveryError, recover};
+use firth_broker::repair::{self, damaged_segments};
 use firth_gateway::refusal::Refusal;
 use firth_gateway::view::LogView;
 use firth_journal::disk::{Disk, FileName};
 use firth_journal::extent::BLOCK_BYTES;
 use firth_journal::group::{GroupHeader, GroupKind, HEADER_BYTES};
-use firth_journal::options::OpenError;
-use firth_model::ids::{Offset, PartitionId};
+use firth_journal::options::{OpenError, Options};
+use firth_journal::repair::{Wanted, repair as repair_journal};
+use firth_journal::simdisk::Dice;
+use firth_model::batch::BatchHeader;
+use firth_model::ids::{Lsn, Offset, PartitionId, Position};
+use firth_model::time::Millis;
 
 use crate::ablation::Ablations;
 use crate::check::meet;
 use crate::clients::Clients;
-use crate::machine::{EXTENT_BYTES, Machine};
+use crate::machine::{CLUSTER, EXTENT_BYTES, Machine};
 use crate::run::{Outcome, live};
 use crate::world::World;
 
@@ -104,6 +112,9 @@ impl Rested {
             Ok(world) => world,
             Err(error) => {
                 refused_well(&error, target, context);
+                if let Target::Extent(_) = target {
+                    self.repaired(machine, context);
+                }
                 return Came::Refused;
             }
         };
@@ -112,18 +123,69 @@ impl Rested {
             assert!(lacking.len() <= 1, "{context}: one bit took records from {lacking:?}");
         }
         // What the archive moves now must not make the damage look whole, nor spread it.
-        world.find_segments();
-        for _ in 0..40 {
-            machine.pass(1_000);
-            world.turn();
-            world.commit();
-            world.archive();
-            world.recycle();
-            world.write_checkpoints();
-        }
+        work_on(&mut world, machine);
         let later = self.read_around(&world, &format!("{context} (later)"));
         assert!(later.is_subset(&lacking), "{context}: damage spread from {lacking:?} to {later:?}");
         Came::Served { lacking: lacking.len() }
+    }
+
+    /// Gives up what cannot be read of the journal, starts, and reads everything twice: as it is, and when it has moved.
+    fn repaired(&mut self, machine: &mut Machine, context: &str) {
+        let loaded = newest(&*machine.store).unwrap_or_else(|error| panic!("{context}: {error}"));
+        let (at, from) = loaded.map_or((Lsn(0), Position(0)), |loaded| (loaded.at, loaded.position));
+        let mut chance = Dice(machine.dice.roll());
+        let random = Box::new(move || chance.sixteen());
+        let wanted = Wanted { cluster_id: CLUSTER, extent_bytes: EXTENT_BYTES, at, from, random };
+        machine.disk.restart_process();
+        let done = repair_journal(&*machine.disk, wanted, &mut |_| Ok(true)).unwrap_or_else(|error| panic!("{context}: {error}"));
+        assert!(!done.extents.is_empty(), "{context}: refused, and nothing to repair");
+        give_up_segments(machine).unwrap_or_else(|error| panic!("{context}: after {done:?}: {error}"));
+        machine.disk.restart_process();
+        let mut world = World::start(machine).unwrap_or_else(|error| panic!("{context}: after {done:?}: {error}"));
+        let kept = self.read_what_is_left(&world, context);
+        let dump = |world: &World, what: &str| {
+            let held = &world.shard.state().partitions[&PartitionId(2)];
+            eprintln!(
+                "DBG {what}: start {} next {} spans {:?} rows {:?}",
+                held.log_start,
+                held.next,
+                held.spans().iter().map(|s| (s.place, s.base.0, s.end.0)).collect::<Vec<_>>(),
+                held.view.index().rows().iter().map(|r| (r.base.0, r.records, r.position.0 / u64::from(EXTENT_BYTES))).collect::<Vec<_>>()
+            );
+        };
+        dump(&world, "before");
+        work_on(&mut world, machine);
+        dump(&world, "after");
+        let later = self.read_what_is_left(&world, context);
+        let trimmed = |(id, base): &(PartitionId, u64)| world.view.bounds(*id).is_none_or(|bounds| bounds.log_start.0 > *base);
+        let gone: Vec<_> = kept.difference(&later).filter(|place| !trimmed(place)).collect();
+        assert!(gone.is_empty(), "{context}: after {done:?} {gone:?} did not stay");
+    }
+
+    /// The batches that are served, by partition and first offset. Each is one that was there before.
+    fn read_what_is_left(&self, world: &World, context: &str) -> BTreeSet<(PartitionId, u64)> {
+        let mut left = BTreeSet::new();
+        for (id, seen) in &self.clients.memory.seen {
+            let Some(bounds) = world.view.bounds(*id) else { continue };
+            let mut next = bounds.log_start;
+            while next < bounds.durable_end {
+                let records = world.view.read_here(*id, next, 2_000).unwrap_or_else(|refusal| panic!("{context}: {next}: {refusal:?}"));
+                if records.batches.is_empty() {
+                    break;
+                }
+                for bytes in &records.batches {
+                    let header = BatchHeader::parse(bytes).unwrap_or_else(|error| panic!("{context}: {next}: {error:?}"));
+                    let base = Offset::from_i64(header.base_offset).expect("not negative");
+                    // Nobody may have read the last ones yet.
+                    let same = seen.batches.get(&base.0).is_none_or(|known| *known == (header.crc, header.offset_count()));
+                    assert!(same, "{context}: {base} of {} is another one", id.0);
+                    assert!(base.plus(header.offset_count()) > next, "{context}: {base} of {} comes again", id.0);
+                    next = base.plus(header.offset_count());
+                    left.insert((*id, base.0));
+                }
+            }
+        }
+        left
     }
 
     /// Reads everything. Gives the partitions of which something is missing, with an error.
@@ -157,6 +219,37 @@ impl Rested {
             }
         }
         lacking
+    }
+}
+
+/// The second part of a repair, as the tool does it.
+fn give_up_segments(machine: &mut Machine) -> Result<(), Box<dyn std::error::Error>> {
+    let (mut chance, mut names) = (Dice(machine.dice.roll()), Dice(machine.dice.roll()));
+    let options = Options {
+        extent_bytes: Some(EXTENT_BYTES),
+        clock: Arc::new(|| Millis(0)),
+        cluster_id: CLUSTER,
+        reserve_extents: 0,
+        random: Box::new(move || chance.sixteen()),
+    };
+    let recovered = recover(machine.disk.clone(), machine.store.clone(), options)?;
+    let segments = Segments::over(machine.segments.clone(), 0);
+    let damaged = damaged_segments(&recovered.state, &segments)?;
+    let now = recovered.opened.append_ms;
+    repair::repair(recovered, &segments, &damaged, now, &mut || u128::from_le_bytes(names.sixteen()))?;
+    Ok(())
+}
+
+/// Lets the archive move what it wants to.
+fn work_on(world: &mut World, machine: &mut Machine) {
+    world.find_segments();
+    for _ in 0..40 {
+        machine.pass(1_000);
+        world.turn();
+        world.commit();
+        world.archive();
+        world.recycle();
+        world.write_checkpoints();
     }
 }
 

@@ -19,6 +19,8 @@ use crate::history::History;
 
 /// Small, so that short runs fill several.
 pub const EXTENT_BYTES: u32 = 128 << 10;
+/// The cluster that all simulated nodes belong to.
+pub const CLUSTER: [u8; 16] = [9; 16];
 const START_MS: i64 = 1_700_000_000_000;
 
 /// The hands of the machine's clocks: the steady one only goes forward, the other one is set now and then.

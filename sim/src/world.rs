@@ -32,7 +32,7 @@ use firth_journal::spares::Room;
 use firth_model::ids::{ExtentNumber, Lsn, Position, SegmentId};
 
 use crate::ablation::Ablations;
-use crate::machine::{EXTENT_BYTES, Machine};
+use crate::machine::{CLUSTER, EXTENT_BYTES, Machine};
 
 const ARCHIVE: ArchiveSettings =
     ArchiveSettings { journal_bytes_max: 256 << 10, after_ms: 5_000, segment_bytes: 48 << 10, own_bytes: 32 << 10, map_bytes: 4 << 10 };
@@ -137,7 +137,7 @@ impl World {
             let options = Options {
                 extent_bytes: Some(EXTENT_BYTES),
                 clock: watch.clock(),
-                cluster_id: [9; 16],
+                cluster_id: CLUSTER,
                 reserve_extents: 2,
                 random: Box::new(move || chance.sixteen()),
             };
