@@ -18,8 +18,6 @@ const PREFIX: &str = "seg/";
 const END_BYTES: u64 = 64 << 10;
 /// Blocks of a partition that are loaded together: a request to a bucket should be worth its round trip.
 const CHUNK_BLOCKS: usize = 4;
-/// Blocks behind a chunk that a reader who goes on will want: the disk works while the chunk is verified and sent.
-const AHEAD_BLOCKS: usize = 2 * CHUNK_BLOCKS;
 
 #[derive(Debug, thiserror::Error)]
 pub enum SegmentError {
@@ -147,26 +145,19 @@ impl Segments {
         let first = index - index % CHUNK_BLOCKS;
         let neighbours = &blocks[first..blocks.len().min(first + CHUNK_BLOCKS)];
         let key = (id, neighbours.first().map_or(0, |block| block.position));
-        let chunk = self.chunks.get_or_insert_with(&key, || {
-            self.read_ahead(id, blocks, first);
-            self.load_chunk(id, neighbours)
-        })?;
+        let chunk = self.chunks.get_or_insert_with(&key, || self.load_chunk(id, neighbours))?;
         match &chunk[index - first] {
             Ok(body) => Ok(body.clone()),
             Err(damage) => Err(SegmentError::Damaged { id, damage: *damage }),
         }
     }
 
-    /// Has the store fetch the chunk at `first` and some behind it, if its reader came from the chunk before or from the beginning.
-    fn read_ahead(&self, id: SegmentId, blocks: &[Block], first: usize) {
-        let before = first.checked_sub(CHUNK_BLOCKS).and_then(|before| blocks.get(before));
-        if before.is_some_and(|before| self.chunks.peek(&(id, before.position)).is_none()) {
-            return;
-        }
-        let wanted = &blocks[first..blocks.len().min(first + CHUNK_BLOCKS + AHEAD_BLOCKS)];
-        if let (Some(head), Some(last)) = (wanted.first(), wanted.last()) {
-            let end = last.position.saturating_add(last.bytes() as u64);
-            self.store.will_need(&name(id), head.position, end.saturating_sub(head.position));
+    /// Loads the chunk of the block at `index`, and the next.
+    pub fn load_ahead(&self, id: SegmentId, directory: &Directory, partition: PartitionId, index: usize) {
+        for index in [index, index + CHUNK_BLOCKS] {
+            if index >= directory.of(partition).len() || self.block(id, directory, partition, index).is_err() {
+                return;
+            }
         }
     }
 

@@ -1,14 +1,14 @@
 //! Where archive objects lie: whole or not at all, never overwritten.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::num::NonZeroU64;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use rustix::fs::OFlags;
 
 /// A flat map of names to immutable objects. Names are made by the archive from numbers, never from what users say.
 pub trait Store: Send + Sync + 'static {
@@ -18,8 +18,6 @@ pub trait Store: Send + Sync + 'static {
     fn get(&self, name: &str) -> io::Result<Option<Bytes>>;
     /// `bytes` of an object from `at` on. No such object is an error of kind `NotFound`, one that ends before of kind `UnexpectedEof`.
     fn get_range(&self, name: &str, at: u64, bytes: usize) -> io::Result<Bytes>;
-    /// A hint that this range is read soon. Does not wait, and what it cannot do it leaves undone.
-    fn will_need(&self, _name: &str, _at: u64, _bytes: u64) {}
     /// Bytes of an object. `None`: there is no such object.
     fn size(&self, name: &str) -> io::Result<Option<u64>>;
     /// Names that begin with `prefix`, in order.
@@ -38,8 +36,10 @@ pub struct DirectoryStore {
 const LEFT_BYTES_MAX: u64 = 8 << 20;
 
 const UNFINISHED: &str = ".tmp";
-/// The kernel cuts one hint to its own read-ahead, which is at least this.
-const HINT_BYTES: u64 = 128 << 10;
+/// What reads past the page cache are multiples of, in the file and in memory.
+const ALIGNED_BYTES: usize = 4096;
+/// What is asked of the disk at once: a sync of the journal may have to wait for it.
+const PIECE_BYTES: usize = 256 << 10;
 
 impl DirectoryStore {
     pub fn open(root: &Path) -> io::Result<DirectoryStore> {
@@ -79,6 +79,24 @@ impl DirectoryStore {
     }
 }
 
+/// Reads whole blocks around what is asked for, into memory that is aligned as they are.
+fn read_aligned(file: &File, at: u64, bytes: usize) -> io::Result<Bytes> {
+    let before = usize::try_from(at % ALIGNED_BYTES as u64).unwrap_or(0);
+    let mut memory = vec![0; (before + bytes).next_multiple_of(ALIGNED_BYTES) + ALIGNED_BYTES];
+    let first = memory.as_ptr().align_offset(ALIGNED_BYTES);
+    let end = first + (before + bytes).next_multiple_of(ALIGNED_BYTES);
+    let (mut filled, mut from) = (first, at - before as u64);
+    while filled < first + before + bytes {
+        let piece = end.min(filled + PIECE_BYTES);
+        let read = file.read_at(&mut memory[filled..piece], from)?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        (filled, from) = (filled + read, from + read as u64);
+    }
+    Ok(Bytes::from(memory).slice(first + before..first + before + bytes))
+}
+
 impl Store for DirectoryStore {
     fn put(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         if self.leaves_space && !self.has_space_for(bytes.len() as u64)? {
@@ -104,30 +122,20 @@ impl Store for DirectoryStore {
         }
     }
 
+    /// Past the page cache where the file system can: what is worth keeping the caller keeps, and filling the page cache costs more
+    /// than the read.
     fn get_range(&self, name: &str, at: u64, bytes: usize) -> io::Result<Bytes> {
-        let file = File::open(self.path(name))?;
+        let path = self.path(name);
+        let direct = OpenOptions::new().read(true).custom_flags(OFlags::DIRECT.bits().cast_signed()).open(&path);
+        let file = match direct {
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => File::open(&path)?,
+            outcome => outcome?,
+        };
         // A damaged index may ask for anything: what is not there needs no buffer.
         if at.checked_add(bytes as u64).is_none_or(|end| file.metadata().is_ok_and(|held| held.len() < end)) {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        // Readers say what they need ahead. What the kernel would guess is several megabytes on some disks, behind which the journal's
-        // syncs would wait.
-        let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Random);
-        let mut into = vec![0; bytes];
-        file.read_exact_at(&mut into, at)?;
-        Ok(Bytes::from(into))
-    }
-
-    fn will_need(&self, name: &str, at: u64, bytes: u64) {
-        let Ok(file) = File::open(self.path(name)) else { return };
-        let end = at.saturating_add(bytes);
-        let mut from = at;
-        while let Some(length) = NonZeroU64::new(end.saturating_sub(from).min(HINT_BYTES)) {
-            if rustix::fs::fadvise(&file, from, Some(length), rustix::fs::Advice::WillNeed).is_err() {
-                return;
-            }
-            from += length.get();
-        }
+        read_aligned(&file, at, bytes)
     }
 
     fn size(&self, name: &str) -> io::Result<Option<u64>> {

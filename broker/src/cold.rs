@@ -37,17 +37,19 @@ impl ColdThreads {
         ColdThreads { shared: Arc::default(), threads: Mutex::default() }
     }
 
-    /// Runs `job` on one of `threads_max` threads.
-    pub fn run<T: Send + 'static>(
+    /// Runs `job` on one of `threads_max` threads. What it gives beside the answer is done when the answer is on its way.
+    pub fn run<T: Send + 'static, A: FnOnce()>(
         &self,
         threads_max: usize,
-        job: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+        job: impl FnOnce() -> (Result<T, Refusal>, A) + Send + 'static,
     ) -> BoxFuture<'static, Result<T, Refusal>> {
         let (sender, receiver) = tokio::sync::oneshot::channel();
         let job: Job = Box::new(move || {
             // A connection that went away while it waited needs no answer, and no read.
             if !sender.is_closed() {
-                let _ = sender.send(job());
+                let (answer, afterwards) = job();
+                let _ = sender.send(answer);
+                afterwards();
             }
         });
         self.start(threads_max);

@@ -101,6 +101,22 @@ pub fn batches(sources: &Sources, partition: &PartitionView, from: Offset, bytes
     Err(Refusal::Unavailable)
 }
 
+/// Where a reader who got this will go on, if there is more and it takes what it gets.
+pub fn goes_on(records: &Records, bytes_max: u32) -> Option<Offset> {
+    let header = BatchHeader::parse(records.batches.last()?).ok()?;
+    let next = Offset::from_i64(header.base_offset)?.plus(header.offset_count());
+    (records.bytes >= bytes_max as usize / 2).then_some(next)
+}
+
+/// Loads what lies behind `next`, so that the disk works while the reader takes what it has. What fails the reader will see.
+pub fn read_ahead(sources: &Sources, partition: &PartitionView, next: Offset) {
+    let spot = partition.index().find(next);
+    let Spot::Span(Span { place: Place::Segment(id), base, .. }) = spot else { return };
+    let Ok(directory) = sources.segments.directory(id) else { return };
+    let first = directory.of(partition.id).partition_point(|block| block.end <= next.max(base));
+    sources.segments.load_ahead(id, &directory, partition.id, first);
+}
+
 fn read_once(sources: &Sources, partition: &PartitionView, mut from: Offset, bytes_max: u32) -> Result<Records, ColdError> {
     let mut records = Records::default();
     loop {

@@ -165,7 +165,12 @@ impl LogView for View {
             return Box::pin(async { Err(Refusal::NotFound) });
         };
         let sources = self.sources.clone();
-        self.cold.run(COLD_READ_THREADS, move || read_behind::batches(&sources, &partition, from, bytes_max))
+        self.cold.run(COLD_READ_THREADS, move || {
+            let answer = read_behind::batches(&sources, &partition, from, bytes_max);
+            let next = answer.as_ref().ok().and_then(|records| read_behind::goes_on(records, bytes_max));
+            let ahead = move || next.into_iter().for_each(|next| read_behind::read_ahead(&sources, &partition, next));
+            (answer, ahead)
+        })
     }
 
     fn find_time(&self, partition: PartitionId, timestamp: i64) -> BoxFuture<'static, Result<Option<FoundBatch>, Refusal>> {
@@ -173,7 +178,7 @@ impl LogView for View {
             return Box::pin(async { Err(Refusal::NotFound) });
         };
         let sources = self.sources.clone();
-        self.cold.run(COLD_READ_THREADS, move || read_behind::first_at_or_after(&sources, &partition, timestamp))
+        self.cold.run(COLD_READ_THREADS, move || (read_behind::first_at_or_after(&sources, &partition, timestamp), || ()))
     }
 
     fn find_latest_time(&self, partition: PartitionId) -> BoxFuture<'static, Result<Option<FoundBatch>, Refusal>> {
@@ -181,7 +186,7 @@ impl LogView for View {
             return Box::pin(async { Err(Refusal::NotFound) });
         };
         let sources = self.sources.clone();
-        self.cold.run(COLD_READ_THREADS, move || read_behind::latest(&sources, &partition))
+        self.cold.run(COLD_READ_THREADS, move || (read_behind::latest(&sources, &partition), || ()))
     }
 
     fn epoch_end(&self, partition: PartitionId, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {

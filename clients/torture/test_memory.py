@@ -113,6 +113,17 @@ def ends_of(bootstrap, topic):
         return {partition: wire.fetch(topic, partition, 0, bytes_max=1, wait_ms=0)[1] for partition in range(PARTITIONS)}
 
 
+def empty_node(make_server, group, java):
+    """A node with nothing in it, somebody who publishes to it, and how fast."""
+    server = make_server(wrap=group.wrap, settings={"log": "info"})
+    server.start()
+    for topic in ("rate", "backlog"):
+        java.admin(server.bootstrap, "create_topic", topic=topic, partitions=PARTITIONS)
+    rate = Publisher(server.bootstrap, "rate")
+    rate.publish(lambda published: published >= 64 * MIB)
+    return server, rate, rate.rate()
+
+
 def journal_bytes(server):
     return sum(path.stat().st_size for path in (server.data / "journal" / "0").glob("*.fj"))
 
@@ -133,19 +144,13 @@ def read_fast(bootstrap, topic, seconds):
 
 @pytest.mark.timeout(600 + BACKLOG_BYTES // (10 * MIB))
 def test_memory_is_bounded_whatever_the_backlog(group, make_server, java):
-    server = make_server(wrap=group.wrap, settings={"log": "info"})
-    server.start()
-    for topic in ("rate", "backlog"):
-        java.admin(server.bootstrap, "create_topic", topic=topic, partitions=PARTITIONS)
-    rate = Publisher(server.bootstrap, "rate")
-    rate.publish(lambda published: published >= 64 * MIB)
-    empty = rate.rate()
+    server, rate, before = empty_node(make_server, group, java)
     backlog = Publisher(server.bootstrap, "backlog")
     backlog.publish(lambda published: published >= BACKLOG_BYTES)
     moving = rate.rate()
     # A backlog that is stored, as opposed to one that is still being moved.
     wait_until(lambda: journal_bytes(server) < 5 << 30, 600, lambda: f"{journal_bytes(server) >> 20} MiB of journal", every=1)
-    before = group.own_bytes()
+    own_before = group.own_bytes()
     slow = SlowConsumers(server.bootstrap, "backlog", ends_of(server.bootstrap, "backlog"))
     slow.start()
     samples = []
@@ -157,12 +162,17 @@ def test_memory_is_bounded_whatever_the_backlog(group, make_server, java):
     finally:
         slow.stop()
     assert slow.read > 0
-    print(f"publish rate: empty {empty:.0f} MiB/s; with a backlog of {BACKLOG_BYTES / MIB:.0f} MiB and {SLOW} slow consumers {loaded:.0f} MiB/s")
+    assert server.alive() and group.kills() == 0
+    shares = [line for line in server.said().splitlines() if "shares of memory" in line]
+    server.kill9()
+    # Once more: a disk that has written for minutes may be slower than it was, whoever writes.
+    after = empty_node(make_server, group, java)[2]
+    empty = (before + after) / 2
+    print(f"publish rate: empty {before:.0f} and later {after:.0f} MiB/s; with a backlog of {BACKLOG_BYTES / MIB:.0f} MiB and {SLOW} slow consumers {loaded:.0f} MiB/s")
     print(f"while the backlog is moved into segments: {moving:.0f} MiB/s")
     print(f"a consumer that does read got {fast:.0f} MiB/s; the slow ones took {slow.read >> 10} KiB together")
-    print(f"own memory: {before >> 20} MiB before, {max(samples) >> 20} MiB with slow consumers, of {MEMORY_BYTES >> 20} MiB")
-    print("\n".join(line for line in server.said().splitlines() if "shares of memory" in line))
-    assert server.alive() and group.kills() == 0
+    print(f"own memory: {own_before >> 20} MiB before, {max(samples) >> 20} MiB with slow consumers, of {MEMORY_BYTES >> 20} MiB")
+    print("\n".join(shares))
     assert max(samples) <= MEMORY_BYTES * 8 // 10
     assert loaded >= 0.8 * empty, "a backlog and slow consumers cost publishers at most a fifth"
     # While the journal is far over its cap every byte is written a second time, into a segment.

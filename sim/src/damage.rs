@@ -143,19 +143,7 @@ impl Rested {
         machine.disk.restart_process();
         let mut world = World::start(machine).unwrap_or_else(|error| panic!("{context}: after {done:?}: {error}"));
         let kept = self.read_what_is_left(&world, context);
-        let dump = |world: &World, what: &str| {
-            let held = &world.shard.state().partitions[&PartitionId(2)];
-            eprintln!(
-                "DBG {what}: start {} next {} spans {:?} rows {:?}",
-                held.log_start,
-                held.next,
-                held.spans().iter().map(|s| (s.place, s.base.0, s.end.0)).collect::<Vec<_>>(),
-                held.view.index().rows().iter().map(|r| (r.base.0, r.records, r.position.0 / u64::from(EXTENT_BYTES))).collect::<Vec<_>>()
-            );
-        };
-        dump(&world, "before");
         work_on(&mut world, machine);
-        dump(&world, "after");
         let later = self.read_what_is_left(&world, context);
         let trimmed = |(id, base): &(PartitionId, u64)| world.view.bounds(*id).is_none_or(|bounds| bounds.log_start.0 > *base);
         let gone: Vec<_> = kept.difference(&later).filter(|place| !trimmed(place)).collect();
