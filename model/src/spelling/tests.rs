@@ -201,7 +201,10 @@ proptest! {
     }
 
     #[test]
-    fn filters_come_back_and_match_in_every_spelling(text in joined(&PARTS[..TEXT_PARTS], 8), levels in prop::collection::vec(joined(&PARTS, 2), 1..4)) {
+    fn filters_come_back_and_match_in_every_spelling(
+        text in joined(&PARTS[..TEXT_PARTS], 8),
+        levels in prop::collection::vec(joined(&PARTS, 2), 1..4),
+    ) {
         let subject = Subject::from_levels(levels.iter().map(Vec::as_slice)).unwrap();
         for spelling in Spelling::ALL {
             let Ok(filter) = spelling.filter(&text) else { continue };
