@@ -45,6 +45,14 @@ pub const COLD_READ_THREADS: usize = 4;
 pub const PARTITIONS_MAX: u32 = 200_000;
 /// Partitions of one stream.
 pub const STREAM_PARTITIONS_MAX: u32 = 100_000;
+/// Levels of a subject: more than any tree of names that people keep, and few enough that a hostile filter stays cheap.
+pub const SUBJECT_LEVELS_MAX: usize = 200;
+/// Bytes of a subject in canonical text.
+pub const SUBJECT_BYTES_MAX: usize = 8 << 10;
+/// Levels of a filter: those of the longest subject, and a closing `#`.
+pub const FILTER_LEVELS_MAX: usize = SUBJECT_LEVELS_MAX + 1;
+/// Bytes of a filter in canonical text: those of the longest subject, and a closing `/#`.
+pub const FILTER_BYTES_MAX: usize = SUBJECT_BYTES_MAX + 2;
 /// Idempotent producers remembered per node; the ones idle longest are forgotten first.
 pub const PRODUCERS_MAX: usize = 100_000;
 /// An idempotent producer is forgotten after a day without a batch.
