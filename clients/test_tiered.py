@@ -3,6 +3,7 @@
 import base64
 import os
 import random
+import re
 import shutil
 import subprocess
 import time
@@ -162,6 +163,25 @@ def test_old_records_move_and_come_back(tiered, bucket, prefix, fresh, seed):
         f" replays {took[0]:.1f} s, after kill -9 {took[1]:.1f} s"
     )
     assert not (server.data / "segments").exists(), "nothing of it lies on the local disk"
+    server.stop()
+    check_tools(server)
+
+
+def check_tools(server):
+    """`firth verify` and `firth repair` read a bucket when they are told where it is."""
+
+    def tool(*arguments, reach=True):
+        settings = {f"FIRTH_{name.upper().replace('.', '__')}": str(value) for name, value in server.settings.items()} if reach else {}
+        command = [servers.BINARY, *arguments, "--data", str(server.data)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ, **settings})
+
+    blind = tool("verify", reach=False)
+    assert blind.returncode == 0 and "were not read" in blind.stdout, blind.stdout
+    seeing = tool("verify")
+    assert seeing.returncode == 0 and "sound" in seeing.stdout and "were not read" not in seeing.stdout, seeing.stdout + seeing.stderr
+    assert int(re.search(r"segments: (\d+)", seeing.stdout)[1]) > 0
+    whole = tool("repair")
+    assert whole.returncode == 0 and "nothing is damaged" in whole.stdout, whole.stdout + whole.stderr
 
 
 @pytest.mark.timeout(300)

@@ -37,6 +37,11 @@ const BACKUP: &str = "Example:
 
 Settings such as archive.url are taken as `firth serve` takes them.";
 
+const VERIFY: &str = "Example:
+  firth verify --data /var/lib/firth
+
+Exit code 0: sound, 1: damaged. Settings such as archive.url are taken as `firth serve` takes them.";
+
 const REPAIR: &str = "Examples:
   firth repair --data /var/lib/firth                  what would be given up; changes nothing
   firth repair --data /var/lib/firth --accept-loss    gives it up
@@ -49,12 +54,8 @@ enum Verb {
     #[command(after_help = EXAMPLES)]
     Serve(Serve),
     /// Check every checksum and the chain of a stopped node
-    #[command(after_help = "Example:\n  firth verify --data /var/lib/firth\n\nExit code 0: sound, 1: damaged.")]
-    Verify {
-        /// Data directory
-        #[arg(long, value_name = "DIR", default_value = "firth-data")]
-        data: PathBuf,
-    },
+    #[command(after_help = VERIFY)]
+    Verify(Serve),
     /// Copy a node, which may be running and busy, as it was at one moment
     #[command(after_help = BACKUP)]
     Backup {
@@ -149,7 +150,7 @@ fn main() -> ExitCode {
         Verb::Serve(serve) => serve_until_stopped(&serve),
         Verb::Backup { serve, to } => tell(serve.config().and_then(|config| firth_server::backup::backup(&config, &to))),
         Verb::Restore { from, data } => tell(firth_server::backup::restore(&from, &data)),
-        Verb::Verify { data } => judge(firth_server::verify::verify(&data)),
+        Verb::Verify(serve) => judge(serve.config().and_then(|config| firth_server::verify::verify_node(&config))),
         Verb::Repair { serve, accept_loss } => judge(serve.config().and_then(|config| firth_server::repair::repair(&config, accept_loss))),
         Verb::Settings => {
             print(&firth_server::config::describe());
