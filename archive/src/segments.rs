@@ -168,7 +168,11 @@ impl Segments {
         let together = to.checked_sub(first.position) == Some(blocks.iter().map(|block| block.bytes() as u64).sum());
         let read = if together { self.range(id, first.position, to) } else { Err(failed(id, io::ErrorKind::UnexpectedEof.into())) };
         let open = |block: &Block| match &read {
-            Ok(bytes) => Ok(block.open(&bytes.slice(usize::try_from(block.position - first.position).unwrap_or(bytes.len())..))),
+            // Each in memory of its own: an answer that waits for a slow socket must not keep the whole chunk.
+            Ok(bytes) => {
+                let at = usize::try_from(block.position - first.position).unwrap_or(bytes.len());
+                Ok(block.open(&bytes.slice(at..)).map(|body| Bytes::copy_from_slice(&body)))
+            }
             // The segment may end within one of them: each by itself, so that the others are served.
             Err(SegmentError::Io { error, .. }) if error.kind() == io::ErrorKind::UnexpectedEof => self.load_block(id, block),
             Err(SegmentError::Io { error, .. }) => Err(SegmentError::Io { id, error: error.clone() }),

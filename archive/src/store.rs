@@ -40,6 +40,8 @@ const UNFINISHED: &str = ".tmp";
 const ALIGNED_BYTES: usize = 4096;
 /// What is asked of the disk at once: a sync of the journal may have to wait for it.
 const PIECE_BYTES: usize = 256 << 10;
+/// Objects from this size on are written past the page cache, where nobody looks for them again and memory is needed for others.
+const DIRECT_BYTES_MIN: usize = 1 << 20;
 
 impl DirectoryStore {
     pub fn open(root: &Path) -> io::Result<DirectoryStore> {
@@ -79,6 +81,40 @@ impl DirectoryStore {
     }
 }
 
+/// Makes a file of these bytes, durably.
+fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    if bytes.len() >= DIRECT_BYTES_MIN {
+        match open_direct(path, OpenOptions::new().write(true).create(true).truncate(true)) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
+            outcome => return write_aligned(&outcome?, bytes),
+        }
+    }
+    let mut file = File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// Opens a file past the page cache. An error of kind `InvalidInput`: the file system cannot.
+fn open_direct(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    options.custom_flags(OFlags::DIRECT.bits().cast_signed()).open(path)
+}
+
+/// Writes whole blocks from memory that is aligned as they are, and cuts the file to its length.
+fn write_aligned(file: &File, bytes: &[u8]) -> io::Result<()> {
+    let mut memory = vec![0; PIECE_BYTES + ALIGNED_BYTES];
+    let first = memory.as_ptr().align_offset(ALIGNED_BYTES);
+    let mut at = 0;
+    for piece in bytes.chunks(PIECE_BYTES) {
+        let end = first + piece.len().next_multiple_of(ALIGNED_BYTES);
+        memory[first..first + piece.len()].copy_from_slice(piece);
+        memory[first + piece.len()..end].fill(0);
+        file.write_all_at(&memory[first..end], at)?;
+        at += piece.len() as u64;
+    }
+    file.set_len(bytes.len() as u64)?;
+    file.sync_all()
+}
+
 /// Reads whole blocks around what is asked for, into memory that is aligned as they are.
 fn read_aligned(file: &File, at: u64, bytes: usize) -> io::Result<Bytes> {
     let before = usize::try_from(at % ALIGNED_BYTES as u64).unwrap_or(0);
@@ -104,7 +140,7 @@ impl Store for DirectoryStore {
         }
         let path = self.path(name);
         let unfinished = self.root.join(format!("{}{UNFINISHED}", name.replace('/', ".")));
-        let written = File::create(&unfinished).and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
+        let written = write_whole(&unfinished, bytes);
         // A link fails where a rename would overwrite.
         let linked = written.and_then(|()| fs::hard_link(&unfinished, &path));
         // Also after a failure: on a full disk the part that was written is space somebody needs.
@@ -126,8 +162,7 @@ impl Store for DirectoryStore {
     /// than the read.
     fn get_range(&self, name: &str, at: u64, bytes: usize) -> io::Result<Bytes> {
         let path = self.path(name);
-        let direct = OpenOptions::new().read(true).custom_flags(OFlags::DIRECT.bits().cast_signed()).open(&path);
-        let file = match direct {
+        let file = match open_direct(&path, OpenOptions::new().read(true)) {
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => File::open(&path)?,
             outcome => outcome?,
         };
@@ -277,5 +312,34 @@ impl Store for MemoryStore {
         held.reach()?;
         held.objects.remove(name);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Objects of every size come back whole and in part, whatever the places are multiples of, past the page cache or not.
+    #[test]
+    fn ranges_of_a_directory_are_what_was_put() {
+        let root = std::env::temp_dir().join(format!("firth-store-{}", std::process::id()));
+        let store = DirectoryStore::open(&root).expect("opens");
+        for (number, bytes) in
+            [1, 4095, 4096, 300_000, DIRECT_BYTES_MIN, DIRECT_BYTES_MIN + 1, 3 * DIRECT_BYTES_MIN - 777].iter().enumerate()
+        {
+            let name = format!("object/{number}");
+            let content: Vec<u8> = (0..*bytes).map(|at| (at * 7 + at / 251) as u8).collect();
+            store.put(&name, &content).expect("space");
+            assert_eq!(store.size(&name).expect("reads"), Some(*bytes as u64));
+            assert_eq!(store.get(&name).expect("reads").expect("is there"), content);
+            for (from, to) in [(0, *bytes), (bytes / 3, bytes - bytes / 5), (bytes - 1, *bytes), (*bytes, *bytes)] {
+                let range = store.get_range(&name, from as u64, to - from).expect("reads");
+                assert!(range == content[from..to], "{bytes} bytes, {from} to {to}");
+            }
+            let beyond = store.get_range(&name, 1, *bytes).expect_err("ends before");
+            assert_eq!(beyond.kind(), io::ErrorKind::UnexpectedEof);
+            assert_eq!(store.put(&name, b"again").expect_err("is there").kind(), io::ErrorKind::AlreadyExists);
+        }
+        fs::remove_dir_all(&root).expect("removes");
     }
 }

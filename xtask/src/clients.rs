@@ -39,8 +39,8 @@ const ALONE: &[&str] = &["test_scale.py", "test_sync.py", "test_cli.py", "test_b
 const CRASH: &[&str] = &["test_crash.py", "test_checker.py", "test_tiered.py", "test_compaction.py", "test_tools.py"];
 const CONVERSE: &[&str] = &["test_matrix.py", "test_groups.py", "test_admin.py", "test_produce.py"];
 
-/// The drills in their short form, part of every test run; memory and damage take longer.
-const DRILLS: &[&str] = &["torture/test_disk_full.py", "torture/test_pause.py", "torture/test_clock.py"];
+/// The drills in their short form, part of every test run; memory and the large store take longer and want a quiet machine.
+const DRILLS: &[&str] = &["torture/test_disk_full.py", "torture/test_pause.py", "torture/test_clock.py", "torture/test_damage.py"];
 /// All of them, and the killing, with the figures of a long run; what the environment says goes first.
 const TORTURE: &[&str] = &[
     "torture/test_disk_full.py",
@@ -52,7 +52,7 @@ const TORTURE: &[&str] = &[
     "test_crash.py",
 ];
 const LONG: &[(&str, &str)] =
-    &[("FIRTH_FULL_CYCLES", "20"), ("FIRTH_PAUSE_SECONDS", "30"), ("FIRTH_PAUSES", "3"), ("FIRTH_DAMAGES", "100"), ("FIRTH_KILLS", "200")];
+    &[("FIRTH_FULL_CYCLES", "20"), ("FIRTH_PAUSE_SECONDS", "30"), ("FIRTH_PAUSES", "3"), ("FIRTH_DAMAGES", "1000"), ("FIRTH_KILLS", "200")];
 
 pub fn build_and_run(report: &mut Report, choice: &Choice) {
     let had = setup::set_up(&target().join("clients"));
