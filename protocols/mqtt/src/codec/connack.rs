@@ -40,11 +40,8 @@ impl ConnAck {
 
     /// Whether `version` has a number for the reason.
     pub fn check(&self, version: ProtocolVersion) -> Result<(), EncodeError> {
-        let sayable = if version.has_properties() {
-            self.reason.allowed_in(PacketKind::ConnAck)
-        } else {
-            self.reason.return_code().is_some()
-        };
+        let sayable =
+            if version.has_properties() { self.reason.allowed_in(PacketKind::ConnAck) } else { self.reason.return_code().is_some() };
         if sayable { Ok(()) } else { Err(EncodeError::NotInVersion) }
     }
 

@@ -34,12 +34,7 @@ pub fn decode_connect(input: &mut BytesMut, packet_bytes_max: u32) -> Result<Opt
 /// # Errors
 /// The connection cannot go on; `input` is then no longer of use. A packet above `packet_bytes_max` (fixed header included) is refused as
 /// soon as its length is known.
-pub fn decode(
-    input: &mut BytesMut,
-    version: ProtocolVersion,
-    from: Sender,
-    packet_bytes_max: u32,
-) -> Result<Option<Packet>, DecodeError> {
+pub fn decode(input: &mut BytesMut, version: ProtocolVersion, from: Sender, packet_bytes_max: u32) -> Result<Option<Packet>, DecodeError> {
     let rules = HeaderRules { version: Some(version), from, packet_bytes_max };
     let Some((header, mut cursor)) = take_packet(input, &rules)? else { return Ok(None) };
     let packet = read_body(&header, &mut cursor, version, from)?;

@@ -86,13 +86,8 @@ fn explained(reason: ReasonCode) -> Acknowledgement {
 type Golden = (ProtocolVersion, &'static str, Packet);
 
 fn connects() -> Vec<Golden> {
-    let will = Will {
-        topic: Text::fixed("will"),
-        payload: binary("gone"),
-        qos: QoS::AtLeastOnce,
-        retain: true,
-        properties: Default::default(),
-    };
+    let will =
+        Will { topic: Text::fixed("will"), payload: binary("gone"), qos: QoS::AtLeastOnce, retain: true, properties: Default::default() };
     let credentials = |connect| Connect { user_name: Some(Text::fixed("user")), password: Some(binary("pass")), ..connect };
     let full = Connect { will: Some(will.clone()), keep_alive_s: 10, ..credentials(connect(V311)) };
     let mut mosquitto = connect(V5);
@@ -220,12 +215,8 @@ fn subscriptions() -> Vec<Golden> {
     let subscription = |filter, qos| Subscription { filter: Text::fixed(filter), options: SubscriptionOptions::of(qos) };
     let two = || vec![subscription("a/b", QoS::AtLeastOnce), subscription("c/d", QoS::ExactlyOnce)];
     let subscribe = |subscriptions| Subscribe { packet_id: id(10), properties: Default::default(), subscriptions };
-    let options = SubscriptionOptions {
-        qos: QoS::ExactlyOnce,
-        no_local: true,
-        retain_as_published: true,
-        retain_handling: RetainHandling::Never,
-    };
+    let options =
+        SubscriptionOptions { qos: QoS::ExactlyOnce, no_local: true, retain_as_published: true, retain_handling: RetainHandling::Never };
     let mut rich = subscribe(vec![Subscription { options, ..subscription("a/#", QoS::AtMostOnce) }]);
     rich.properties.edit().subscription_identifiers = vec![SubscriptionIdentifier::parse(268_435_455).unwrap()];
     let suback = |reasons| SubAck { packet_id: id(10), properties: Default::default(), reasons };
@@ -250,11 +241,8 @@ fn subscriptions() -> Vec<Golden> {
 
 fn goodbyes() -> Vec<Golden> {
     let expiry = PropertySet { session_expiry_s: Some(0), ..PropertySet::default() };
-    let method = PropertySet {
-        authentication_method: Some(Text::fixed("SCRAM")),
-        authentication_data: Some(binary("x")),
-        ..PropertySet::default()
-    };
+    let method =
+        PropertySet { authentication_method: Some(Text::fixed("SCRAM")), authentication_data: Some(binary("x")), ..PropertySet::default() };
     let expiring = Disconnect { reason: ReasonCode::Success, properties: expiry.into() };
     let scram = Auth { reason: ReasonCode::ContinueAuthentication, properties: method.into() };
     vec![
@@ -371,7 +359,10 @@ fn what_a_version_cannot_say_is_refused() {
     let step = Acknowledgement::of(id(1), ReasonCode::QuotaExceeded);
     assert_eq!(refused(Packet::PubAck(step.clone()), V311), EncodeError::NotInVersion);
     assert_eq!(refused(Packet::PubRel(step), V5), EncodeError::NotInVersion);
-    assert_eq!(refused(Packet::Auth(Auth { reason: ReasonCode::Success, properties: Default::default() }), V311), EncodeError::NotInVersion);
+    assert_eq!(
+        refused(Packet::Auth(Auth { reason: ReasonCode::Success, properties: Default::default() }), V311),
+        EncodeError::NotInVersion
+    );
     let connack = ConnAck { session_present: false, reason: ReasonCode::MalformedPacket, properties: Default::default() };
     assert_eq!(refused(Packet::ConnAck(connack), V311), EncodeError::NotInVersion);
     assert_eq!(refused(Packet::Publish(Publish { packet_id: Some(id(1)), ..publish("a", "") }), V5), EncodeError::PacketId);

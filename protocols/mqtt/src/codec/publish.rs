@@ -50,11 +50,8 @@ impl Publish {
             QoS::AtMostOnce => None,
             _ => Some(PacketId::new(cursor.u16()?).ok_or(packet_id_zero(PacketKind::Publish))?),
         };
-        let properties = if version.has_properties() {
-            Properties::read(cursor, Place::Packet(PacketKind::Publish))?
-        } else {
-            Properties::default()
-        };
+        let properties =
+            if version.has_properties() { Properties::read(cursor, Place::Packet(PacketKind::Publish))? } else { Properties::default() };
         if topic.is_empty() && properties.topic_alias.is_none() {
             return Err(malformed("MQTT-4.7.3-1", "a topic name is empty and has no topic alias"));
         }
