@@ -3,7 +3,7 @@
 use crate::codec::cursor::Cursor;
 use crate::codec::fault::{DecodeError, malformed};
 use crate::codec::kind::PacketKind;
-use crate::codec::place::Place;
+use crate::codec::place::{Place, wrong_flags};
 use crate::codec::property::{Extras, Properties};
 use crate::codec::qos::QoS;
 use crate::codec::reason::ReasonCode;
@@ -25,7 +25,8 @@ const USER_NAME: u8 = 0x80;
 /// The first packet of a connection (MQTT 5.0 section 3.1).
 ///
 /// ```text
-/// | name u16+n | level u8 | flags u8 | keep alive u16 | properties (5.0) | client id | will properties (5.0), topic, payload | user | password |
+/// | name u16+n | level u8 | flags u8 | keep alive u16 | properties (5.0) | client id |
+/// | will: properties (5.0), topic, payload | user name | password |
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Connect {
@@ -76,7 +77,7 @@ impl Connect {
     pub fn read(cursor: &mut Cursor, header_flags: u8) -> Result<Connect, DecodeError> {
         let (version, bridge) = read_version(cursor)?;
         if version != ProtocolVersion::V31 && header_flags != PacketKind::Connect.flags() {
-            return Err(crate::codec::place::wrong_flags(PacketKind::Connect).quietly());
+            return Err(wrong_flags(PacketKind::Connect).quietly());
         }
         Connect::read_rest(cursor, version, bridge).map_err(|error| error.answered_in(version))
     }

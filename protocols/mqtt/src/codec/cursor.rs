@@ -1,6 +1,6 @@
 //! Reads the fields of one packet, none beyond its end.
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
 use crate::codec::fault::{DecodeError, malformed};
 use crate::codec::text::{Binary, Text, TextFault};
@@ -49,7 +49,7 @@ impl Cursor {
         match self.rest.first_chunk::<LENGTH>() {
             Some(chunk) => {
                 let chunk = *chunk;
-                bytes::Buf::advance(&mut self.rest, LENGTH);
+                self.rest.advance(LENGTH);
                 Ok(chunk)
             }
             None => Err(malformed("5.0 section 4.13", "a packet ends inside a field")),
@@ -60,7 +60,7 @@ impl Cursor {
     pub fn variable(&mut self) -> Result<u32, DecodeError> {
         match read_variable(&self.rest) {
             Variable::Whole { value, length, shortest: true } => {
-                bytes::Buf::advance(&mut self.rest, length);
+                self.rest.advance(length);
                 Ok(value)
             }
             Variable::Whole { .. } => Err(malformed("MQTT-1.5.5-1", "a variable byte integer is longer than it needs to be")),

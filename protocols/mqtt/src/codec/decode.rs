@@ -1,13 +1,13 @@
 //! Takes packets out of what a connection received.
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 
 use crate::codec::acknowledgement::Acknowledgement;
 use crate::codec::connack::ConnAck;
 use crate::codec::connect::Connect;
 use crate::codec::cursor::Cursor;
 use crate::codec::fault::DecodeError;
-use crate::codec::header::{Header, HeaderRules};
+use crate::codec::header::{Header, HeaderRules, long_length};
 use crate::codec::kind::{PacketKind, Sender};
 use crate::codec::leave::{Auth, Disconnect};
 use crate::codec::packet::Packet;
@@ -24,7 +24,11 @@ use crate::codec::version::ProtocolVersion;
 pub fn decode_connect(input: &mut BytesMut, packet_bytes_max: u32) -> Result<Option<Connect>, DecodeError> {
     let rules = HeaderRules { version: None, from: Sender::Client, packet_bytes_max };
     let Some((header, mut cursor)) = take_packet(input, &rules)? else { return Ok(None) };
-    Connect::read(&mut cursor, header.flags).map(Some)
+    let connect = Connect::read(&mut cursor, header.flags)?;
+    if header.is_long() && connect.version == ProtocolVersion::V5 {
+        return Err(long_length().answered_in(connect.version));
+    }
+    Ok(Some(connect))
 }
 
 /// Takes the next packet of a connection, sent by `from`, which is not CONNECT. `None`: it is not all there; `input` is unchanged.
@@ -47,8 +51,9 @@ fn take_packet(input: &mut BytesMut, rules: &HeaderRules) -> Result<Option<(Head
     if input.len() < header.packet_bytes() {
         return Ok(None);
     }
-    let packet = input.split_to(header.packet_bytes()).freeze();
-    Ok(Some((header, Cursor::over(packet.slice(header.head_bytes..)))))
+    let mut packet = input.split_to(header.packet_bytes()).freeze();
+    packet.advance(header.head_bytes);
+    Ok(Some((header, Cursor::over(packet))))
 }
 
 fn read_body(header: &Header, cursor: &mut Cursor, version: ProtocolVersion, from: Sender) -> Result<Packet, DecodeError> {

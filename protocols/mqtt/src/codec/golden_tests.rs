@@ -1,4 +1,4 @@
-//! Bytes of each packet that must never change, with what they mean.
+//! Bytes of each packet that must never change.
 
 use std::num::{NonZeroU16, NonZeroU32};
 
@@ -31,7 +31,7 @@ pub fn wire(trace: &str) -> Vec<u8> {
             continue;
         }
         let digits: Vec<u8> = part.bytes().filter(|byte| *byte != b' ').collect();
-        assert!(digits.len() % 2 == 0, "half a byte in {part}");
+        assert!(digits.len().is_multiple_of(2), "half a byte in {part}");
         bytes.extend(digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()));
     }
     bytes
@@ -323,6 +323,7 @@ fn longer_ways_to_say_the_same_are_read() {
         (V5, "62 04 1234 92 00", Packet::PubRel(Acknowledgement::of(id(0x1234), ReasonCode::PacketIdentifierNotFound))),
         (V5, "e0 02 00 00", Packet::Disconnect(Disconnect::because(ReasonCode::Success))),
         (V311, "e0 80 00", Packet::Disconnect(Disconnect::because(ReasonCode::Success))),
+        (V311, "10 8f00 0004 'MQTT' 04 02 003c 0003 'abc'", Packet::Connect(Box::new(connect(V311)))),
         (V31, "6a 02 1234", Packet::PubRel(Acknowledgement::of(id(0x1234), ReasonCode::Success))),
         (V31, "14 11 0006 'MQIsdp' 03 03 003c 0003 'abc'", Packet::Connect(Box::new(connect(V31)))),
         (V31, "10 11 0006 'MQIsdp' 03 c2 003c 0003 'abc'", Packet::Connect(Box::new(connect(V31)))),

@@ -42,9 +42,7 @@ impl Header {
         };
         check_kind(kind, flags, rules)?;
         let (body_bytes, length) = match read_variable(&input[1..]) {
-            Variable::Whole { shortest: false, .. } if rules.version == Some(ProtocolVersion::V5) => {
-                return Err(malformed("MQTT-1.5.5-1", "a remaining length is longer than it needs to be").quietly());
-            }
+            Variable::Whole { shortest: false, .. } if rules.version == Some(ProtocolVersion::V5) => return Err(long_length()),
             Variable::Whole { value, length, .. } => (usize::try_from(value).expect("28 bits fit"), length),
             Variable::Incomplete => return Ok(None),
             Variable::TooLong => return Err(malformed("5.0 section 2.1.4", "a remaining length has more than four bytes").quietly()),
@@ -52,6 +50,11 @@ impl Header {
         let header = Header { kind, flags, head_bytes: 1 + length, body_bytes };
         header.check(rules)?;
         Ok(Some(header))
+    }
+
+    /// Whether the remaining length has more bytes than it needs.
+    pub fn is_long(&self) -> bool {
+        self.head_bytes > 2 && self.body_bytes < 1 << (7 * (self.head_bytes - 2))
     }
 
     /// The length of the whole packet.
@@ -72,6 +75,11 @@ impl Header {
         }
         Ok(())
     }
+}
+
+/// A remaining length with more bytes than it needs, which 5.0 forbids.
+pub fn long_length() -> DecodeError {
+    malformed("MQTT-1.5.5-1", "a remaining length is longer than it needs to be").quietly()
 }
 
 /// What the first byte alone says.

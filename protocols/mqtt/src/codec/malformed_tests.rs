@@ -1,4 +1,4 @@
-//! Bytes that are no packet, the rule each breaks, and the answer to it.
+//! Bytes that are no packet, and the rule each breaks.
 
 use bytes::BytesMut;
 
@@ -28,6 +28,7 @@ const FROM_CLIENTS: &[Row] = &[
     (V311, "82 ffffff7f", "MQTT-3.2.2-15", 0x95),
     (V5, "c1 00", "MQTT-2.1.3-1", 0x81),
     (V311, "c8 00", "MQTT-2.1.3-1", 0x81),
+    (V5, "21 03 00 00 00", "MQTT-2.1.3-1", 0x82),
     (V5, "42 02 0001", "MQTT-2.1.3-1", 0x81),
     (V5, "51 02 0001", "MQTT-2.1.3-1", 0x81),
     (V5, "72 02 0001", "MQTT-2.1.3-1", 0x81),
@@ -274,6 +275,8 @@ fn a_connection_begins_with_connect() {
         let error = begin(trace);
         assert_eq!((error.rule, error.version), (rule, None), "{trace}");
     }
+    let error = begin("10 8e00 0004 'MQTT' 05 02 000a 00 0001 'p'");
+    assert_eq!((error.rule, error.version), ("MQTT-1.5.5-1", Some(V5)));
     let error = begin("10 ffff7f");
     assert_eq!((error.reason, error.version), (ReasonCode::PacketTooLarge, None), "nobody is made to keep so much");
 }

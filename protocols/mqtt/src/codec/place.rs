@@ -1,4 +1,4 @@
-//! Where properties stand, and what is answered when they stand wrong.
+//! Where properties stand, and which fault is which.
 //!
 //! The standard calls some faults malformed (0x81) and some protocol errors (0x82), and leaves the choice open for others. Where clients
 //! have come to know one of the two, that one is answered; these choices are all here.
@@ -36,6 +36,7 @@ impl Place {
 pub fn wrong_flags(kind: PacketKind) -> DecodeError {
     let text = "the flags of the fixed header are not those of the packet";
     match kind {
+        PacketKind::ConnAck => protocol_error("MQTT-2.1.3-1", text),
         PacketKind::PubRel => protocol_error("MQTT-3.6.1-1", text),
         PacketKind::Subscribe => malformed("MQTT-3.8.1-1", text),
         PacketKind::Unsubscribe => malformed("MQTT-3.10.1-1", text),

@@ -9,6 +9,7 @@ use crate::codec::fault::{DecodeError, malformed, protocol_error};
 use crate::codec::kind::PacketKind;
 use crate::codec::place::Place;
 use crate::codec::qos::QoS;
+use crate::codec::reason::ReasonCode;
 use crate::codec::sink::{Count, Sink, VARIABLE_MAX};
 use crate::codec::text::{Binary, Text};
 use crate::codec::topic::check_topic_name;
@@ -152,8 +153,8 @@ impl Properties {
     /// Reads length and list.
     ///
     /// # Errors
-    /// [MQTT-2.2.2-1] and section 2.2.2: a list beyond the packet's end, an unknown property, one of another packet, one that stands twice, a
-    /// value outside its range.
+    /// Section 2.2.2: a list beyond the packet's end, an unknown property, one of another packet, one that stands twice, a value outside
+    /// its range.
     pub fn read(cursor: &mut Cursor, place: Place) -> Result<Properties, DecodeError> {
         let length = usize::try_from(cursor.variable()?).expect("28 bits fit");
         let mut list = Cursor::over(cursor.take(length)?);
@@ -321,8 +322,7 @@ fn above_zero<T>(value: Option<T>) -> Result<T, DecodeError> {
 }
 
 fn topic_alias(number: u16) -> Result<NonZeroU16, DecodeError> {
-    use crate::codec::reason::ReasonCode::TopicAliasInvalid;
-    NonZeroU16::new(number).ok_or(protocol_error("MQTT-3.3.2-8", "a topic alias is zero").because(TopicAliasInvalid))
+    NonZeroU16::new(number).ok_or(protocol_error("MQTT-3.3.2-8", "a topic alias is zero").because(ReasonCode::TopicAliasInvalid))
 }
 
 fn maximum_qos(byte: u8) -> Result<QoS, DecodeError> {

@@ -1,4 +1,4 @@
-//! Any packet comes back as it went, in every version it exists in.
+//! Any packet comes back as it went, in every version.
 
 use std::num::{NonZeroU16, NonZeroU32};
 
