@@ -46,7 +46,7 @@ fn the_examples_of_the_manual_match_as_shown() {
     assert_eq!(found_at(&router, &format!("order/valid/{tail}")), [2, 3, 4, 5]);
     assert_eq!(found_at(&router, &format!("order/shipped/{tail}")), [3, 4, 5]);
     assert_eq!(found_at(&router, "order"), [5]);
-    assert_eq!(found_at(&router, "$order"), []);
+    assert!(found_at(&router, "$order").is_empty());
 }
 
 #[test]
@@ -136,6 +136,8 @@ fn what_is_subscribed_is_found_by_every_thread_and_nothing_is_lost() {
     let router = Router::default();
     let stop = AtomicBool::new(false);
     let known = AtomicU64::new(0);
+    // Asked behind a match: whether the writer, which may be far ahead of a reader, has begun to remove this one.
+    let is_leaving = |id: u64| known.load(Ordering::Acquire) > id + 100;
     router.subscribe(&filter("steady/#"), Token::live(u64::MAX >> 1));
     std::thread::scope(|scope| {
         for _ in 0..2 {
@@ -145,10 +147,11 @@ fn what_is_subscribed_is_found_by_every_thread_and_nothing_is_lost() {
                     let last = known.load(Ordering::Acquire);
                     assert_eq!(found_at(&router, "steady/x"), [u64::MAX >> 1]);
                     for id in last.saturating_sub(3)..last {
-                        assert!(found_at(&router, &format!("moving/{id}/x")).contains(&id), "{id}");
+                        let seen = found_at(&router, &format!("moving/{id}/x")).contains(&id);
+                        assert!(seen || is_leaving(id), "{id}");
                     }
                     let cached = cache.matches(&router, &subject("moving/all"));
-                    assert!(last == 0 || cached.contains(&Token::live(last - 1)), "{last}");
+                    assert!(last == 0 || cached.contains(&Token::live(last - 1)) || is_leaving(last - 1), "{last}");
                 }
             });
         }
