@@ -1,4 +1,4 @@
-//! What a match costs among a million filters, and among hostile ones.
+//! What a match costs, also among hostile filters.
 //!
 //! `cargo bench -p firth-broker --bench router`. Prints first what a filter costs: by the router's own count, and by what the process
 //! grew.

@@ -1,4 +1,4 @@
-//! The router against a loop over all filters, and its promises.
+//! The router beside a loop over all filters.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -24,7 +24,7 @@ pub struct Trie {
 }
 
 /// Where a pattern leaves the label of a node: bytes of the label and steps that are the same.
-struct Common {
+struct Agreement {
     bytes: usize,
     steps: usize,
 }
@@ -57,18 +57,18 @@ impl Trie {
         while let Some((&step, behind)) = rest.split_first() {
             let level = self.nodes.hashes().level(step);
             let Some(child) = self.nodes.find(at, step, level) else {
-                let further = further_steps(step.kind, behind);
+                let further = further_steps(behind);
                 at = self.add_child(at, step, label_of(step.bytes, &behind[..further]));
                 rest = &behind[further..];
                 continue;
             };
-            let common = self.common(child, behind);
-            if common.bytes < self.nodes.get(child).label.len() {
-                at = self.split(child, common.bytes);
+            let same = self.agreement(child, behind);
+            if same.bytes < self.nodes.get(child).label.len() {
+                at = self.split(child, same.bytes);
             } else {
                 at = child;
             }
-            rest = &behind[common.steps..];
+            rest = &behind[same.steps..];
         }
         self.with_tokens(at, |tokens| tokens.add(token, *plain))
     }
@@ -88,12 +88,12 @@ impl Trie {
         while let Some((&step, behind)) = rest.split_first() {
             let level = self.nodes.hashes().level(step);
             let Some(child) = self.nodes.find(at, step, level) else { return false };
-            let common = self.common(child, behind);
-            if common.bytes < self.nodes.get(child).label.len() {
+            let same = self.agreement(child, behind);
+            if same.bytes < self.nodes.get(child).label.len() {
                 return false;
             }
             at = child;
-            rest = &behind[common.steps..];
+            rest = &behind[same.steps..];
         }
         if !self.with_tokens(at, |tokens| tokens.remove(token, *plain)) {
             return false;
@@ -173,10 +173,10 @@ impl Trie {
         }
     }
 
-    /// Makes one node of a node and its only child, if both may share a label. The child's id stays, for its children.
+    /// Makes one node of a node and its only child, if that begins with what a label can hold. The child's id stays, for its children.
     fn merge(&mut self, id: NodeId, child: NodeId) {
         let (node, below) = (self.nodes.get(id), self.nodes.get(child));
-        if matches!(node.kind, Kind::Any | Kind::Rest) || !matches!(below.kind, Kind::Literal | Kind::One) {
+        if !matches!(below.kind, Kind::Literal | Kind::One) {
             return;
         }
         let parent = node.parent;
@@ -215,19 +215,19 @@ impl Trie {
     }
 
     /// How much of the label behind its first level the steps repeat, in whole levels.
-    fn common(&self, id: NodeId, steps: &[Step<'_>]) -> Common {
+    fn agreement(&self, id: NodeId, steps: &[Step<'_>]) -> Agreement {
         let node = self.nodes.get(id);
-        let mut common = Common { bytes: usize::from(node.first), steps: 0 };
-        while let Some(step) = steps.get(common.steps) {
+        let mut same = Agreement { bytes: usize::from(node.first), steps: 0 };
+        while let Some(step) = steps.get(same.steps) {
             let Some(text) = label_text(step) else { break };
-            let Some(behind) = node.label.get(common.bytes + 1..).and_then(|label| label.strip_prefix(text)) else { break };
+            let Some(behind) = node.label.get(same.bytes + 1..).and_then(|label| label.strip_prefix(text)) else { break };
             if !matches!(behind, [] | [b'/', ..]) {
                 break;
             }
-            common.bytes += 1 + text.len();
-            common.steps += 1;
+            same.bytes += 1 + text.len();
+            same.steps += 1;
         }
-        common
+        same
     }
 }
 
@@ -251,12 +251,9 @@ fn has_bit(kind: Kind) -> u8 {
     }
 }
 
-/// How many of the steps a node's label can hold behind one of this kind.
-fn further_steps(kind: Kind, behind: &[Step<'_>]) -> usize {
-    match kind {
-        Kind::Any | Kind::Rest => 0,
-        _ => behind.iter().take_while(|step| label_text(step).is_some()).count(),
-    }
+/// How many of the steps a node's label can hold behind its first level. Nothing follows `>`.
+fn further_steps(behind: &[Step<'_>]) -> usize {
+    behind.iter().take_while(|step| label_text(step).is_some()).count()
 }
 
 /// How a level behind the first reads in a label, if it may stand there. No literal reads `*`.

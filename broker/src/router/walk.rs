@@ -21,7 +21,7 @@ use super::trie::{Trie, root_index};
 pub struct Scratch {
     now: Vec<Place>,
     next: Vec<Place>,
-    /// Each `#` with children that was reached.
+    /// Each `#` that was reached and more follows.
     open: Vec<NodeId>,
     /// Each `#` and `>` that was reached from behind another `#`.
     entered: HashSet<NodeId, foldhash::fast::RandomState>,
@@ -94,7 +94,7 @@ pub fn walk(trie: &Trie, subject: &Subject, scratch: &mut Scratch, out: &mut Vec
             walk.pass(place, literal, hash);
         }
         for index in 0..opened {
-            walk.descend(walk.scratch.open[index], true, literal, hash);
+            walk.pass(Place { node: walk.scratch.open[index], at: 0, behind_any: true }, literal, hash);
         }
         places.clear();
         std::mem::swap(&mut walk.scratch.now, &mut walk.scratch.next);
@@ -164,8 +164,12 @@ impl Walk<'_> {
             && let Some(any) = self.trie.nodes.find(place.node, ANY, self.any)
             && (!place.behind_any || self.scratch.entered.insert(any))
         {
-            self.emit(any);
-            if self.trie.nodes.get(any).children > 0 {
+            let node = self.trie.nodes.get(any);
+            // What ends with a `#` matches whatever follows.
+            if node.ends_at(0) {
+                self.emit(any);
+            }
+            if !node.ends_at(0) || node.children > 0 {
                 self.scratch.open.push(any);
             }
         }
