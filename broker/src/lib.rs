@@ -26,6 +26,7 @@ pub mod recovery;
 mod removals;
 pub mod repair;
 pub mod replaced;
+pub mod router;
 mod schedule;
 pub mod shard;
 pub mod state;
