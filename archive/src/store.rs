@@ -84,9 +84,9 @@ impl DirectoryStore {
 /// Makes a file of these bytes, durably.
 fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     if bytes.len() >= DIRECT_BYTES_MIN {
-        match open_direct(path, OpenOptions::new().write(true).create(true).truncate(true)) {
+        match open_direct(path, OpenOptions::new().write(true).create(true).truncate(true)).and_then(|file| write_aligned(&file, bytes)) {
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
-            outcome => return write_aligned(&outcome?, bytes),
+            outcome => return outcome,
         }
     }
     let mut file = File::create(path)?;

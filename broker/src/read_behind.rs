@@ -9,7 +9,7 @@ use firth_archive::segments::{SegmentError, Segments};
 use firth_gateway::refusal::Refusal;
 use firth_gateway::view::{FoundBatch, Records};
 use firth_journal::entry::{batch_of, open_entry};
-use firth_journal::reader::{ReadError, Reader};
+use firth_journal::reader::{Directory as ExtentDirectory, ReadError, Reader};
 use firth_model::batch::BatchHeader;
 use firth_model::ids::{Offset, PartitionId, Position, SegmentId};
 use firth_model::limits::COLD_READ_AT_ONCE;
@@ -157,9 +157,10 @@ impl Sources {
     ) -> Result<(), ColdError> {
         match span.place {
             Place::Extent(extent) => {
-                let pieces = self.pieces(partition, span)?;
+                let directory = self.extents.directory(extent)?;
+                let pieces = pieces_of(&directory, partition, span);
                 let first = pieces.partition_point(|piece| piece.end <= from);
-                if self.extents.directory(extent)?.is_partial() {
+                if directory.is_partial() {
                     return self.read_partial(&pieces[first..], span, from, bytes_max, take);
                 }
                 self.read_pieces(&pieces[first..], bytes_max, take)
@@ -289,19 +290,6 @@ impl Sources {
         Ok(true)
     }
 
-    fn pieces(&self, partition: PartitionId, span: &Span) -> Result<Vec<Piece>, ReadError> {
-        let Place::Extent(extent) = span.place else { return Ok(Vec::new()) };
-        let directory = self.extents.directory(extent)?;
-        let pieces = directory.rows(partition).iter().map(|located| Piece {
-            base: located.row.base_offset,
-            end: located.row.base_offset.plus(u64::from(located.row.records)),
-            position: located.position,
-            bytes: located.bytes,
-            max_timestamp: located.row.max_timestamp,
-        });
-        Ok(pieces.filter(|piece| piece.base >= span.base && piece.end <= span.end).collect())
-    }
-
     /// The first batch of a span that ends behind `log_start` and has a largest time that is `wanted`.
     fn search_span(
         &self,
@@ -310,10 +298,13 @@ impl Sources {
         log_start: Offset,
         wanted: &dyn Fn(i64) -> bool,
     ) -> Result<Option<FoundBatch>, ColdError> {
-        let Place::Segment(id) = span.place else {
-            let pieces = self.pieces(partition, span)?;
-            let piece = pieces.iter().find(|piece| piece.end > log_start && wanted(piece.max_timestamp));
-            return Ok(piece.map(|piece| FoundBatch { base_offset: piece.base, max_timestamp: piece.max_timestamp }));
+        let id = match span.place {
+            Place::Segment(id) => id,
+            Place::Extent(extent) => {
+                let pieces = pieces_of(&*self.extents.directory(extent)?, partition, span);
+                let piece = pieces.iter().find(|piece| piece.end > log_start && wanted(piece.max_timestamp));
+                return Ok(piece.map(|piece| FoundBatch { base_offset: piece.base, max_timestamp: piece.max_timestamp }));
+            }
         };
         let directory = self.segments.directory(id)?;
         let within = |base: Offset, end: Offset| end > log_start && base >= span.base && end <= span.end;
@@ -337,6 +328,18 @@ impl Sources {
         }
         Ok(None)
     }
+}
+
+/// The pieces of a span, in order.
+fn pieces_of(directory: &ExtentDirectory, partition: PartitionId, span: &Span) -> Vec<Piece> {
+    let pieces = directory.rows(partition).iter().map(|located| Piece {
+        base: located.row.base_offset,
+        end: located.row.base_offset.plus(u64::from(located.row.records)),
+        position: located.position,
+        bytes: located.bytes,
+        max_timestamp: located.row.max_timestamp,
+    });
+    pieces.filter(|piece| piece.base >= span.base && piece.end <= span.end).collect()
 }
 
 /// How many of the pieces to read at once: neighbours of one extent, within `room`. At least one.

@@ -23,16 +23,6 @@ use crate::state::State;
 /// Replacements in one entry, so that it fits the smallest extent.
 const AT_ONCE: usize = 1_000;
 
-/// What the names of partitions are for people: stream and number in it.
-pub fn partition_name(state: &State, id: PartitionId) -> String {
-    let place = |(stream, at): (String, usize)| format!("{stream}/{at}");
-    let named = state.catalog.all().find_map(|info| {
-        let at = info.partitions.iter().position(|other| *other == id)?;
-        Some((info.name.as_str().to_owned(), at))
-    });
-    named.map_or_else(|| format!("partition {}", id.0), place)
-}
-
 /// Offsets of a partition that are given up, from the first to before the second. A record of a compacted stream that was there may be
 /// among them or not.
 pub type Lost = (PartitionId, Offset, Offset);

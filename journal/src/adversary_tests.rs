@@ -9,20 +9,8 @@ use super::*;
 use crate::disk::{Disk, FileName};
 use crate::entry::{Entry, Row};
 use crate::simdisk::{Dice, SimDisk};
+use crate::test_rig::{EXTENT, options};
 use crate::verify::verify;
-
-const EXTENT: u32 = 64 << 10;
-
-fn options(seed: u64) -> Options {
-    let mut dice = Dice(seed);
-    Options {
-        extent_bytes: Some(EXTENT),
-        clock: Arc::new(|| Millis(5)),
-        cluster_id: [7; 16],
-        reserve_extents: 1,
-        random: Box::new(move || dice.sixteen()),
-    }
-}
 
 fn entry(number: u64, bytes: usize) -> Entry {
     let row = Row { partition: PartitionId((number % 3) as u32), base_offset: Offset(number), records: 1, max_timestamp: 9 };

@@ -12,20 +12,8 @@ use super::*;
 use crate::disk::{Disk, FileName};
 use crate::entry::{Entry, Row, batch_of, open_entry};
 use crate::simdisk::{Dice, SimDisk};
+use crate::test_rig::options;
 use crate::verify::verify;
-
-const EXTENT: u32 = 64 << 10;
-
-fn options(seed: u64) -> Options {
-    let mut dice = Dice(seed);
-    Options {
-        extent_bytes: Some(EXTENT),
-        clock: Arc::new(|| Millis(5)),
-        cluster_id: [7; 16],
-        reserve_extents: 1,
-        random: Box::new(move || dice.sixteen()),
-    }
-}
 
 /// A batch entry whose payload tells its number.
 fn entry(number: u64, bytes: usize) -> Entry {

@@ -19,4 +19,6 @@ mod salvage;
 pub mod scan;
 pub mod simdisk;
 pub mod spares;
+#[cfg(test)]
+mod test_rig;
 pub mod verify;

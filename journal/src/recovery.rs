@@ -21,7 +21,7 @@ use crate::group::{GroupHeader, GroupKind, HEADER_BYTES, Located, build_plain, c
 use crate::options::{OpenError, Options, Replayed};
 use crate::reader::{Reader, encode_directory, find_directory};
 use crate::report::{DamageReport, TornReport};
-use crate::scan::{Group, Link, Scan, extent_header, header_of, is_zero};
+use crate::scan::{Group, Link, Scan, header_of, is_zero};
 use crate::spares::Spares;
 
 pub(crate) struct TakenOver {
@@ -177,9 +177,6 @@ fn headers_of(
             reader.unreadable(number);
             continue;
         };
-        if whole && extent_header(disk, number)?.is_none() {
-            tracing::warn!(extent = number.0, "the extent's header is damaged; its first group says the same");
-        }
         if !whole {
             tracing::error!(extent = number.0, what, "some records in it cannot be read; see `firth repair`");
         }

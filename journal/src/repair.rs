@@ -17,7 +17,7 @@ use crate::group::{GroupHeader, GroupKind, HEADER_BYTES, Located, body_holds, bu
 use crate::options::OpenError;
 use crate::reader::{DIRECTORY_ROW_BYTES, encode_directory, find_directory};
 use crate::report::ranges;
-use crate::salvage::{Salvage, Stretch, salvage};
+use crate::salvage::{Salvage, Stretch, narrow, salvage};
 use crate::scan::Link;
 
 /// What the repaired journal must fit to.
@@ -460,10 +460,6 @@ fn directory_header(chain: &Chain, cluster: [u8; 16], extent: &ExtentHeader, wri
         body_checksum: [0; 16],
         after: [0; 16],
     }
-}
-
-fn narrow(at: usize) -> u32 {
-    u32::try_from(at).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

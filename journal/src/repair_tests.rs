@@ -10,22 +10,9 @@ use firth_model::ids::{ExtentNumber, LeaderEpoch, Offset, PartitionId};
 use super::*;
 use crate::entry::{Entry, EntryKind, Row, read_batch, read_given_up};
 use crate::journal::{Opened, open};
-use crate::options::Options;
 use crate::simdisk::{Dice, SimDisk};
+use crate::test_rig::{EXTENT, options};
 use crate::verify::verify;
-
-const EXTENT: u32 = 64 << 10;
-
-fn options(seed: u64) -> Options {
-    let mut dice = Dice(seed);
-    Options {
-        extent_bytes: Some(EXTENT),
-        clock: Arc::new(|| Millis(5)),
-        cluster_id: [7; 16],
-        reserve_extents: 1,
-        random: Box::new(move || dice.sixteen()),
-    }
-}
 
 /// What a start reads: each entry's lsn with its kind and body, and what it says is given up.
 type Read = BTreeMap<u64, (EntryKind, Bytes)>;
@@ -197,19 +184,14 @@ fn one(seed: u64) {
     assert_eq!(last.len(), after.len() + 1, "{context}");
 }
 
+/// `FIRTH_REPAIRS` says how many seeds, `FIRTH_REPAIR_SEED` runs one of them again.
 #[test]
 fn whatever_is_damaged_the_rest_is_kept() {
-    let count = std::env::var("FIRTH_REPAIRS").map_or(400, |count| count.parse().expect("a number"));
-    for seed in 0..count {
-        one(seed);
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
+    match number("FIRTH_REPAIR_SEED") {
+        Some(seed) => one(seed),
+        None => (0..number("FIRTH_REPAIRS").unwrap_or(400)).for_each(one),
     }
-}
-
-/// Run one seed again: `FIRTH_REPAIR_SEED=7 cargo test -p firth-journal a_seed_of_repairs -- --ignored`.
-#[test]
-#[ignore = "for a seed by hand"]
-fn a_seed_of_repairs() {
-    one(std::env::var("FIRTH_REPAIR_SEED").expect("a seed").parse().expect("a number"));
 }
 
 /// So that records that come later do not take the offsets of those that are lost.

@@ -186,7 +186,8 @@ fn place(row: &Row) -> (PartitionId, Offset) {
     (row.partition, row.base_offset)
 }
 
-fn narrow(at: usize) -> u32 {
+/// A place in an extent.
+pub(crate) fn narrow(at: usize) -> u32 {
     u32::try_from(at).unwrap_or(u32::MAX)
 }
 

@@ -113,7 +113,8 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// As `extent_header`, or the same from the first group: that repeats all but what the file's name and the other files say.
+/// As `extent_header`, or the same from the first group, with a warning: that repeats all but what the file's name and the other files
+/// say.
 pub(crate) fn header_of(disk: &dyn Disk, number: ExtentNumber, extent_bytes: u32) -> io::Result<Option<ExtentHeader>> {
     if let Some(header) = extent_header(disk, number)? {
         return Ok(Some(header));
@@ -122,7 +123,11 @@ pub(crate) fn header_of(disk: &dyn Disk, number: ExtentNumber, extent_bytes: u32
     disk.read(FileName::Extent(number), u64::from(BLOCK_BYTES), &mut head)?;
     let Some(group) = GroupHeader::decode(&head) else { return Ok(None) };
     let header = ExtentHeader { extent_bytes, cluster: group.cluster, incarnation: group.incarnation, number };
-    Ok(Scan::of(disk, header, None).next_group()?.map(|_| header))
+    let whole = Scan::of(disk, header, None).next_group()?.is_some();
+    if whole {
+        tracing::warn!(extent = number.0, "the extent's header is damaged; its first group says the same");
+    }
+    Ok(whole.then_some(header))
 }
 
 /// The batches of an extent by its groups' own tables of contents, as far as groups can be read. `None`: not even how to read them is

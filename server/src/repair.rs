@@ -2,10 +2,10 @@
 //!
 //! The originals of everything that is replaced are kept in a directory beside it.
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 
@@ -13,7 +13,7 @@ use firth_archive::checkpoints::{self, ArchiveError, Loaded};
 use firth_archive::segments::{Segments, name};
 use firth_archive::store::{DirectoryStore, Store};
 use firth_broker::recovery::{recover, state_of};
-use firth_broker::repair::{Lost, damaged_segments, partition_name, repair as repair_segments};
+use firth_broker::repair::{Lost, damaged_segments, repair as repair_segments};
 use firth_broker::state::State;
 use firth_journal::disk::FileDisk;
 use firth_journal::journal::extent_bytes;
@@ -24,6 +24,7 @@ use firth_model::time::Millis;
 use crate::backup::offline_options;
 use crate::config::Config;
 use crate::identity;
+use crate::run::system_clock;
 use crate::verify::Verdict;
 
 /// In the data directory: originals of what repairs replaced, in a directory for each.
@@ -57,7 +58,7 @@ pub fn repair(config: &Config, accept_loss: bool) -> Result<Verdict> {
     let before = state_of(loaded.as_ref().map_or(&[], |loaded| &loaded.entries[..]))?;
     let segments = Arc::new(Segments::over(crate::archive::segment_store_of(config)?, 0));
     if !accept_loss {
-        bench.journal(&repaired, &before);
+        bench.journal(&repaired, &Names::of(&before));
         let damaged = damaged_segments(&before, &segments)?;
         damaged.iter().for_each(|id| bench.say(&format!("segment {} is damaged or missing", name(*id))));
         return Ok(bench.verdict(damaged.len()));
@@ -65,12 +66,12 @@ pub fn repair(config: &Config, accept_loss: bool) -> Result<Verdict> {
     let disk = FileDisk::open(&config.data.join("journal"))?;
     checkpoints::mend_copies(&store)?;
     let recovered = recover(Arc::new(disk), Arc::new(store), options).context("the repaired journal does not open")?;
-    bench.journal(&repaired, &recovered.state);
+    let names = Names::of(&recovered.state);
+    bench.journal(&repaired, &names);
     let damaged = damaged_segments(&recovered.state, &segments)?;
     for id in &damaged {
         bench.segment(*id, &segments)?;
     }
-    let names = Names::of(&recovered.state);
     let lost = repair_segments(recovered, &segments, &damaged, now(), &mut || uuid::Uuid::new_v4().as_u128())?;
     bench.lost(&lost, &names);
     Ok(bench.verdict(damaged.len()))
@@ -147,13 +148,13 @@ impl Bench<'_> {
         Ok(())
     }
 
-    fn journal(&mut self, repaired: &Repaired, state: &State) {
+    fn journal(&mut self, repaired: &Repaired, names: &Names) {
         self.changes += repaired.extents.len();
         for (extent, what) in &repaired.extents {
             self.say(&format!("extent {}: {what}", extent.0));
         }
         for given_up in &repaired.given_up {
-            let said = given_up.describe(&|id| partition_name(state, id));
+            let said = given_up.describe(&|id| names.of_partition(id));
             self.say(&format!("given up: {said}"));
         }
     }
@@ -180,8 +181,8 @@ impl Bench<'_> {
     }
 }
 
-/// Names of partitions, for when the state is gone.
-struct Names(std::collections::HashMap<PartitionId, String>);
+/// What partitions are called: stream and number in it.
+struct Names(HashMap<PartitionId, String>);
 
 impl Names {
     fn of(state: &State) -> Names {
@@ -197,8 +198,6 @@ impl Names {
     }
 }
 
-#[expect(clippy::disallowed_methods)]
 fn now() -> Millis {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    system_clock()()
 }

@@ -94,7 +94,7 @@ fn open(config: &Config, identity: &identity::Identity) -> Result<Node> {
 
 /// The one place that reads the system's clock.
 #[expect(clippy::disallowed_methods)]
-fn system_clock() -> Clock {
+pub(crate) fn system_clock() -> Clock {
     Arc::new(|| {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))

@@ -39,7 +39,7 @@ fn verify_all(data: &Path, bucket: Option<Arc<dyn Store>>) -> Result<Verdict> {
     let store = DirectoryStore::open(&data.join("archive"))?;
     let archive = checkpoints::verify(&store);
     let unread = data.join("bucket").exists() && bucket.is_none();
-    let segments = verify_segments(data, &store, bucket)?;
+    let segments = verify_segments(data, &store, bucket, unread)?;
     let sound = journal.is_sound() && archive.is_sound() && segments.damage.is_empty();
     let verdict = if sound { "sound: every checksum and the chain hold" } else { "DAMAGED" };
     let mut text = format!("{journal}\n{archive}\nsegments: {}", segments.count);
@@ -56,10 +56,9 @@ struct SegmentReport {
     damage: Vec<String>,
 }
 
-/// Reads every block of every segment, and looks whether those that the newest checkpoint needs are there.
-fn verify_segments(data: &Path, checkpoints: &DirectoryStore, bucket: Option<Arc<dyn Store>>) -> Result<SegmentReport> {
+/// Reads every block of every segment, and looks whether those that the newest checkpoint needs are there, but if they lie `elsewhere`.
+fn verify_segments(data: &Path, checkpoints: &DirectoryStore, bucket: Option<Arc<dyn Store>>, elsewhere: bool) -> Result<SegmentReport> {
     let root = data.join("segments");
-    let elsewhere = bucket.is_none() && data.join("bucket").exists();
     let store = match bucket {
         Some(bucket) => bucket,
         None if root.is_dir() => Arc::new(DirectoryStore::open(&root)?),
