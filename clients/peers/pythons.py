@@ -108,6 +108,7 @@ class KafkaPythonMember(Member, kafka.ConsumerRebalanceListener):
         try:
             while not self.stopping.is_set():
                 polled = self.consumer.poll(timeout_ms=100)
+                self.mend_lost_join()
                 with self.lock:
                     for messages in polled.values():
                         self.records += map(plain, messages)
@@ -119,6 +120,18 @@ class KafkaPythonMember(Member, kafka.ConsumerRebalanceListener):
                         self.note("commit failed", [])
         except Exception as failed:  # noqa: BLE001: whatever ends the member is its state
             self.error = f"{type(failed).__name__}: {failed}"
+
+    def mend_lost_join(self):
+        """Joins again after a join whose answer kafka-python 3.0.12 forgot.
+
+        When a poll times out while JoinGroup or SyncGroup is under way, the join goes on in the client's own thread. If it ends before the next
+        poll, `need_rejoin()` is false again and nobody hands its assignment over: the member holds nothing, sends no heartbeat and is expelled.
+        The first metadata comes 100 ms after `subscribe`, just when the first poll of 100 ms ends.
+        """
+        coordinator = self.consumer._coordinator
+        join = coordinator._join_task
+        if coordinator.rejoining and join is not None and join.is_done and not coordinator.need_rejoin():
+            coordinator.request_rejoin()
 
     def state(self):
         with self.lock:
