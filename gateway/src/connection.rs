@@ -1,27 +1,59 @@
 //! One client's side of the door.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use firth_model::filter::Filter;
 
 use crate::answer::{Answer, Event, Tag};
 use crate::inbox::{Inbox, Submitted};
+use crate::live::{Overflow, RouteCache, Subscriber};
 use crate::outbox::{Budget, Outbox, ReplyTo};
+use crate::publishing::{Publication, Publishing};
 use crate::refusal::Refusal;
 use crate::request::Request;
+use crate::view::{LogView, RouteView};
 
-/// Requests go down, events come up; both are batches.
+/// Requests go down, events come up; both are batches. Dropping it ends its live subscriptions.
 pub struct Connection {
+    id: u64,
     inbox: Inbox,
     budget: Arc<Budget>,
     outbox: Arc<Outbox>,
+    view: Arc<dyn LogView>,
+    router: Arc<dyn RouteView>,
+    /// Made with the first publish under a subject.
+    routes: Option<Box<dyn RouteCache>>,
+    publishing: Publishing,
+    subscriber: Option<Arc<Subscriber>>,
+    /// By the number the session gave: the router's name and the filter.
+    subscriptions: HashMap<u32, (u64, Filter)>,
 }
 
 /// The node holds as many requests as it may: the request comes back, and the socket is to be left unread.
 #[derive(Debug)]
-pub struct Full(pub Request);
+pub struct Full<T = Request>(pub T);
 
 impl Connection {
-    pub fn new(inbox: Inbox, budget: Arc<Budget>) -> Connection {
-        Connection { inbox, budget, outbox: Arc::new(Outbox::default()) }
+    pub(crate) fn new(id: u64, inbox: Inbox, budget: Arc<Budget>, view: Arc<dyn LogView>, router: Arc<dyn RouteView>) -> Connection {
+        Connection {
+            id,
+            inbox,
+            budget,
+            outbox: Arc::default(),
+            view,
+            router,
+            routes: None,
+            publishing: Publishing::default(),
+            subscriber: None,
+            subscriptions: HashMap::new(),
+        }
+    }
+
+    /// Names the connection among all of the node since it started; never 0.
+    pub fn id(&self) -> u64 {
+        self.id
     }
 
     pub fn submit(&mut self, tag: Tag, request: Request) -> Result<(), Full> {
@@ -36,6 +68,58 @@ impl Connection {
         Ok(())
     }
 
+    /// Publishes under subjects, in order: to live subscriptions, to the streams that capture them, and to the retained ones. Answered
+    /// with `Answer::Published` when everything guaranteed is durable, in the order of the calls. Guaranteed messages that somebody
+    /// stores are shown to live subscriptions when they are durable, and later ones of this connection behind them.
+    pub fn publish(&mut self, tag: Tag, publications: Vec<Publication>) -> Result<(), Full<Vec<Publication>>> {
+        const PLAIN: usize = 256;
+        let weight = publications.iter().map(|publication| publication.message.weight() + PLAIN).sum();
+        let Some(charge) = self.budget.charge(weight) else {
+            return Err(Full(publications));
+        };
+        let routes = self.routes.get_or_insert_with(|| self.router.cache());
+        let stores = self.publishing.take(tag, publications, routes.as_mut(), self.id);
+        if stores.is_empty() {
+            drop(charge);
+        } else {
+            let reply = ReplyTo::new(self.outbox.clone(), tag, charge);
+            if let Err(submitted) = self.inbox.push(Submitted { request: Request::Store(stores), reply }) {
+                submitted.reply.answer(Err(Refusal::Stopping)).wake();
+            }
+        }
+        let mut replies = Vec::new();
+        self.publishing.show(self.view.shown(), &mut replies);
+        if !replies.is_empty() {
+            replies.into_iter().for_each(|reply| self.outbox.push(reply));
+            self.outbox.wake();
+        }
+        Ok(())
+    }
+
+    /// Adds a live subscription under a number of the session's choice, in place of the one that has it. Every publish finds it from
+    /// now on. What it gets comes up as `Event::Live`; the first call says for all what happens when they are too many.
+    pub fn subscribe(&mut self, subscription: u32, filter: Filter, overflow: Overflow) {
+        let subscriber = self.subscriber.get_or_insert_with(|| {
+            Arc::new(Subscriber { id: self.id, overflow, dropped: AtomicU64::new(0), outbox: self.outbox.clone() })
+        });
+        let name = self.router.subscribe(subscriber, subscription, &filter);
+        if let Some((old, filter)) = self.subscriptions.insert(subscription, (name, filter)) {
+            self.router.unsubscribe(old, &filter);
+        }
+    }
+
+    /// Ends a live subscription; what was matched before may still come.
+    pub fn unsubscribe(&mut self, subscription: u32) {
+        if let Some((name, filter)) = self.subscriptions.remove(&subscription) {
+            self.router.unsubscribe(name, &filter);
+        }
+    }
+
+    /// Messages that live subscriptions lost for want of room.
+    pub fn dropped(&self) -> u64 {
+        self.subscriber.as_ref().map_or(0, |subscriber| subscriber.dropped.load(std::sync::atomic::Ordering::Relaxed))
+    }
+
     /// Until `submit` will accept again.
     pub async fn room(&mut self) {
         self.budget.room().await;
@@ -43,9 +127,46 @@ impl Connection {
 
     /// Everything that is ready, in order; waits until something is. Safe to drop while waiting.
     pub async fn events(&mut self) -> Vec<Event> {
-        let events = self.outbox.take().await;
-        tracing::trace!(target: "path", hop = "Connection::events");
-        events
+        loop {
+            let events = self.outbox.take().await;
+            let events = self.heard(events);
+            if !events.is_empty() {
+                tracing::trace!(target: "path", hop = "Connection::events");
+                return events;
+            }
+        }
+    }
+
+    /// Everything that is ready, in order, without waiting.
+    pub fn try_events(&mut self) -> Vec<Event> {
+        let events = self.outbox.try_take();
+        self.heard(events)
+    }
+
+    /// Takes out what concerns publishes that are not yet shown, and shows what may be.
+    fn heard(&mut self, events: Vec<Event>) -> Vec<Event> {
+        if self.publishing.is_settled() {
+            return events;
+        }
+        let mut out = Vec::with_capacity(events.len());
+        for event in events {
+            match event {
+                Event::Reply { tag, result } => match self.publishing.answered(tag, result) {
+                    Ok(()) => self.publishing.show(self.view.shown(), &mut out),
+                    Err(result) => out.push(Event::Reply { tag, result }),
+                },
+                event => out.push(event),
+            }
+        }
+        out
+    }
+
+    /// Ends the live subscriptions and waits until everything that was published is durable and shown, whoever is still there to hear.
+    pub async fn finish(mut self) {
+        self.end_subscriptions();
+        while !self.publishing.is_settled() {
+            self.events().await;
+        }
     }
 
     /// One request, awaited: for the command line, jobs and tests. The connection must have nothing else under way.
@@ -58,7 +179,19 @@ impl Connection {
         let mut events = self.events().await;
         match events.pop() {
             Some(Event::Reply { result, .. }) => result,
-            None => Err(Refusal::Stopping),
+            _ => Err(Refusal::Stopping),
         }
+    }
+
+    fn end_subscriptions(&mut self) {
+        for (_, (name, filter)) in self.subscriptions.drain() {
+            self.router.unsubscribe(name, &filter);
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.end_subscriptions();
     }
 }

@@ -1,6 +1,7 @@
 //! The handle on the broker that protocols get.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use firth_model::ledger::Shares;
 use firth_model::time::{Clock, Millis};
@@ -8,13 +9,15 @@ use firth_model::time::{Clock, Millis};
 use crate::connection::Connection;
 use crate::inbox::Inbox;
 use crate::outbox::Budget;
-use crate::view::LogView;
+use crate::view::{LogView, RouteView};
 
 /// A cheap handle on the broker: opens connections and looks at the log.
 #[derive(Clone)]
 pub struct Broker {
     inbox: Inbox,
     view: Arc<dyn LogView>,
+    router: Arc<dyn RouteView>,
+    connections: Arc<AtomicU64>,
     budget: Arc<Budget>,
     answers: Arc<Budget>,
     clock: Clock,
@@ -29,10 +32,11 @@ pub struct NodeInfo {
 }
 
 impl Broker {
-    pub fn new(inbox: Inbox, view: Arc<dyn LogView>, clock: Clock, node: NodeInfo) -> Broker {
+    pub fn new(inbox: Inbox, view: Arc<dyn LogView>, router: Arc<dyn RouteView>, clock: Clock, node: NodeInfo) -> Broker {
         let shares = Shares::default();
         let (budget, answers) = (Budget::with_max(shares.requests), Budget::with_max(shares.responses));
-        Broker { inbox, view, budget, answers, clock, node: Arc::new(node) }
+        let connections = Arc::default();
+        Broker { inbox, view, router, connections, budget, answers, clock, node: Arc::new(node) }
     }
 
     /// With these shares of memory in place of a large machine's. For before the first `connect`.
@@ -41,7 +45,8 @@ impl Broker {
     }
 
     pub fn connect(&self) -> Connection {
-        Connection::new(self.inbox.clone(), self.budget.clone())
+        let id = self.connections.fetch_add(1, Ordering::Relaxed) + 1;
+        Connection::new(id, self.inbox.clone(), self.budget.clone(), self.view.clone(), self.router.clone())
     }
 
     pub fn view(&self) -> &Arc<dyn LogView> {

@@ -6,14 +6,19 @@
 
 pub mod answer;
 pub mod connection;
+pub mod cursors;
 pub mod door;
 pub mod future;
 pub mod groups;
 pub mod inbox;
 pub mod link;
+pub mod live;
+pub mod message;
 pub mod outbox;
 pub mod protocol;
+pub mod publishing;
 pub mod refusal;
 pub mod request;
+pub mod stored;
 pub mod streams;
 pub mod view;

@@ -1,35 +1,97 @@
 //! The queue of events that come up to one connection.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use firth_model::limits::LIVE_BYTES_MAX;
 use tokio::sync::Notify;
 
 use crate::answer::{Answer, Event, Tag};
+use crate::live::{LiveDelivery, Overflow};
 use crate::refusal::Refusal;
 
-/// Filled by the shard, emptied by the connection. Holds at most one reply for each request in flight, so the bound on those
-/// bounds it too.
+/// Filled by the shard and by publishers, emptied by the connection. Holds at most one reply for each request in flight, so the bound
+/// on those bounds it too; live deliveries have a bound of their own.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    events: Mutex<Vec<Event>>,
+    waiting: Mutex<Waiting>,
     bell: Notify,
 }
 
+#[derive(Debug, Default)]
+struct Waiting {
+    events: Vec<Event>,
+    live: VecDeque<LiveDelivery>,
+    live_bytes: usize,
+    /// It was too slow, and is not sent anything any more.
+    overrun: bool,
+}
+
 impl Outbox {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Adds without waking: the shard wakes each connection once per group.
     pub fn push(&self, event: Event) {
-        self.events.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+        self.lock().events.push(event);
     }
 
     pub fn wake(&self) {
         self.bell.notify_one();
     }
 
-    /// Everything that is there, in order, without waiting.
+    /// Adds live deliveries without waking. Says whether nothing was there before, and how many found no room.
+    pub(crate) fn push_live(&self, deliveries: impl Iterator<Item = LiveDelivery>, overflow: Overflow) -> (bool, u64) {
+        let mut waiting = self.lock();
+        let was_empty = waiting.live.is_empty() && waiting.events.is_empty();
+        let mut dropped = 0;
+        for delivery in deliveries {
+            let bytes = delivery.message.weight();
+            if waiting.overrun {
+                dropped += 1;
+                continue;
+            }
+            // One message is always taken, however large.
+            if waiting.live_bytes + bytes > LIVE_BYTES_MAX && !waiting.live.is_empty() {
+                match overflow {
+                    Overflow::DropNewest => {
+                        dropped += 1;
+                        continue;
+                    }
+                    Overflow::Disconnect => {
+                        dropped += 1;
+                        waiting.overrun = true;
+                        waiting.events.push(Event::Overrun);
+                        continue;
+                    }
+                    Overflow::DropOldest => {
+                        while waiting.live_bytes + bytes > LIVE_BYTES_MAX
+                            && let Some(oldest) = waiting.live.pop_front()
+                        {
+                            waiting.live_bytes -= oldest.message.weight();
+                            dropped += 1;
+                        }
+                    }
+                }
+            }
+            waiting.live_bytes += bytes;
+            waiting.live.push_back(delivery);
+        }
+        (was_empty, dropped)
+    }
+
+    /// Everything that is there, without waiting: replies in order, then one event with all live deliveries in order.
     pub fn try_take(&self) -> Vec<Event> {
-        std::mem::take(&mut *self.events.lock().unwrap_or_else(PoisonError::into_inner))
+        let mut waiting = self.lock();
+        let mut events = std::mem::take(&mut waiting.events);
+        if !waiting.live.is_empty() {
+            waiting.live_bytes = 0;
+            events.push(Event::Live(std::mem::take(&mut waiting.live)));
+        }
+        events
     }
 
     /// Everything that is there, in order; waits until something is. Safe to drop while waiting.

@@ -1,19 +1,26 @@
 //! What may be asked: a closed set, without any protocol's words.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use firth_model::batch::Batch;
 use firth_model::ids::{Offset, PartitionId, ProducerEpoch, ProducerId, StreamId};
 use firth_model::names::StreamName;
 use firth_model::time::Millis;
 
+use crate::cursors::{CursorMove, Receipt};
 use crate::groups::GroupMove;
+use crate::live::Routes;
+use crate::message::Message;
 use crate::streams::Policy;
 
 #[derive(Debug)]
 pub enum Request {
     /// Everything one socket read decoded, in order. Answered as one, when all of it is durable.
     Publish(Vec<Publish>),
+    /// Messages published under subjects, in order, to whoever captures them. Answered as one, when all of it is durable.
+    Store(Vec<Store>),
+    Cursor(Box<CursorMove>),
     Declare(Box<Declare>),
     Alter(Box<Alter>),
     /// Grows a stream to `partitions`, if it has fewer.
@@ -58,6 +65,17 @@ pub struct Publish {
     pub expires: Vec<(u32, Millis)>,
 }
 
+/// One message for the streams that capture its subject.
+#[derive(Debug)]
+pub struct Store {
+    pub message: Arc<Message>,
+    /// The message as a batch of one record, as `stored::batch` makes it.
+    pub batch: Batch,
+    /// What matched; matched again if that is of an older version.
+    pub routes: Arc<Routes>,
+    pub receipt: Option<Receipt>,
+}
+
 /// When a publish is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
@@ -91,6 +109,7 @@ impl Request {
         const PLAIN: usize = 256;
         match self {
             Request::Publish(batches) => batches.iter().map(|publish| publish.batch.bytes().len() + PLAIN).sum(),
+            Request::Store(stores) => stores.iter().map(|store| store.batch.bytes().len() + PLAIN).sum(),
             _ => PLAIN,
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use firth_model::filter::Filter;
 use firth_model::ids::{PartitionId, PartitionIndex, StreamId};
 use firth_model::names::StreamName;
 
@@ -38,6 +39,10 @@ pub struct Policy {
     pub compaction_lag_max_ms: Option<u64>,
     /// Share of not yet compacted bytes, from 0 to 100, at which a stream is compacted.
     pub dirty_ratio_percent: u8,
+    /// Filters whose messages the stream stores, beside those of its own subject. A hidden stream has no other.
+    pub captures: Vec<Filter>,
+    /// Not listed, and no protocol's to name: the product's own.
+    pub hidden: bool,
 }
 
 impl Default for Policy {
@@ -54,6 +59,8 @@ impl Default for Policy {
             compaction_lag_min_ms: 0,
             compaction_lag_max_ms: None,
             dirty_ratio_percent: 50,
+            captures: Vec::new(),
+            hidden: false,
         }
     }
 }

@@ -7,9 +7,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use firth_model::ids::{LeaderEpoch, Offset, PartitionId, StreamId};
+use firth_model::filter::Filter;
+use firth_model::ids::{LeaderEpoch, Offset, PartitionId, Position, StreamId};
 
 use crate::future::BoxFuture;
+use crate::live::{RouteCache, Subscriber};
 use crate::refusal::Refusal;
 use crate::streams::StreamInfo;
 
@@ -30,14 +32,17 @@ pub struct Bounds {
 #[derive(Clone, Debug, Default)]
 pub struct Records {
     pub batches: Vec<Bytes>,
+    /// Where the journal has each batch; 0 for what lies in a segment, which is older than all that the journal has.
+    pub positions: Vec<Position>,
     pub bytes: usize,
 }
 
 impl Records {
     /// Adds one whole batch.
-    pub fn push(&mut self, batch: Bytes) {
+    pub fn push(&mut self, batch: Bytes, position: Position) {
         self.bytes += batch.len();
         self.batches.push(batch);
+        self.positions.push(position);
     }
 }
 
@@ -78,6 +83,18 @@ pub trait LogView: Send + Sync {
 
     /// Asks to be woken when the partition's durable end passes `seen_end`. False if it already has.
     fn park(&self, partition: PartitionId, seen_end: Offset, waiter: &Arc<Waiter>) -> bool;
+    /// Everything below is durable and may be read. Of two looks the second never sees less.
+    fn shown(&self) -> Position;
+    /// Where the retained messages lie whose subjects match: the offsets in the partition, in the order of their subjects.
+    fn retained(&self, filter: &Filter) -> Option<(PartitionId, Vec<Offset>)>;
+}
+
+/// Who is subscribed to what, now.
+pub trait RouteView: Send + Sync {
+    fn cache(&self) -> Box<dyn RouteCache>;
+    /// Adds a live subscription that every publish finds from now on. Names it, to take it away with the same filter.
+    fn subscribe(&self, subscriber: &Arc<Subscriber>, subscription: u32, filter: &Filter) -> u64;
+    fn unsubscribe(&self, name: u64, filter: &Filter);
 }
 
 /// A reader that waits for records; woken at most once per group however many partitions it waits for.

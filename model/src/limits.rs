@@ -69,3 +69,9 @@ pub const REQUEST_BYTES_MAX: usize = 100 << 20;
 pub const REQUESTS_IN_FLIGHT_MAX: usize = 4096;
 /// Metadata text a client may keep beside a committed offset: Apache Kafka's `offset.metadata.max.bytes`.
 pub const CURSOR_METADATA_BYTES_MAX: usize = 4096;
+/// Bytes of live messages that one stalled connection holds.
+pub const LIVE_BYTES_MAX: usize = 8 << 20;
+/// Subjects whose routes one connection keeps: a publisher usually has a few.
+pub const ROUTE_CACHE_ENTRIES_MAX: usize = 1024;
+/// Bytes of what one connection keeps of routes.
+pub const ROUTE_CACHE_BYTES_MAX: usize = 256 << 10;

@@ -1,0 +1,77 @@
+//! Live subscriptions: what is published while somebody is attached.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use firth_model::ids::Position;
+use firth_model::subject::Subject;
+
+use crate::message::Message;
+use crate::outbox::Outbox;
+use crate::streams::StreamInfo;
+
+/// What becomes of a message for which a subscriber has no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overflow {
+    DropNewest,
+    DropOldest,
+    /// The subscriber is told once, and gets nothing more.
+    Disconnect,
+}
+
+/// One connection as publishers see it.
+#[derive(Debug)]
+pub struct Subscriber {
+    /// The same as its publisher's id.
+    pub id: u64,
+    pub overflow: Overflow,
+    /// Messages that were not delivered for want of room.
+    pub dropped: AtomicU64,
+    pub(crate) outbox: Arc<Outbox>,
+}
+
+impl Subscriber {
+    /// Hands over what was published, in order, without waking: true if there was nothing before, so that a wake is due.
+    pub fn push(&self, deliveries: impl Iterator<Item = LiveDelivery>) -> bool {
+        let (was_empty, dropped) = self.outbox.push_live(deliveries, self.overflow);
+        if dropped > 0 {
+            self.dropped.fetch_add(dropped, Ordering::Relaxed);
+        }
+        was_empty
+    }
+
+    pub fn wake(&self) {
+        self.outbox.wake();
+    }
+}
+
+/// A message that reached a live subscription.
+#[derive(Clone, Debug)]
+pub struct LiveDelivery {
+    pub message: Arc<Message>,
+    /// Which of the connection's subscriptions it matched, as they were numbered by `Connection::subscribe`.
+    pub subscriptions: Arc<[u32]>,
+    /// What was durable when it was published: everything its publisher had stored before lies below.
+    pub after: Position,
+}
+
+/// Everybody who matches one subject.
+#[derive(Debug)]
+pub struct Routes {
+    /// The router's version; what is stored is matched again when it has moved.
+    pub version: u64,
+    pub live: Vec<LiveRoute>,
+    /// Streams that store it. Hidden ones only store what is guaranteed.
+    pub captures: Vec<Arc<StreamInfo>>,
+}
+
+#[derive(Clone, Debug)]
+pub struct LiveRoute {
+    pub subscriber: Arc<Subscriber>,
+    pub subscriptions: Arc<[u32]>,
+}
+
+/// What a connection keeps of the router's answers; one for each connection.
+pub trait RouteCache: Send {
+    fn routes(&mut self, subject: &Subject) -> Arc<Routes>;
+}

@@ -1,0 +1,50 @@
+//! One event that is published under a subject.
+
+use bytes::Bytes;
+
+use firth_model::ids::Offset;
+use firth_model::subject::Subject;
+use firth_model::time::Millis;
+
+/// Header of a stored record: the subject it was published under.
+pub const SUBJECT_HEADER: &str = "firth-subject";
+/// Header of a stored record: its publisher asked that it be retained.
+pub const RETAIN_HEADER: &str = "firth-retain";
+/// Names that begin so are the product's own: not taken from publishers, not sent by other protocols than Kafka and HTTP.
+pub const OWN_HEADERS: &[u8] = b"firth-";
+
+/// An event on its way from a publisher to subscribers and streams. Headers have the names of the well-known ones where there is one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    pub subject: Subject,
+    /// `None`: the subject is the key.
+    pub key: Option<Bytes>,
+    /// `None` is Kafka's null; of a retained message it says that nothing is retained any more.
+    pub value: Option<Bytes>,
+    pub headers: Vec<(Bytes, Option<Bytes>)>,
+    /// When its publisher, or for a stored record the log, says it was made.
+    pub published: Millis,
+    pub expires: Option<Millis>,
+    /// Its publisher waits until it is durable. Otherwise it is shown at once.
+    pub guaranteed: bool,
+    /// It is to be the newest of its subject for those who come later.
+    pub retain: bool,
+    /// The connection that published it, as `Connection::id`; 0 where that is not known any more.
+    pub publisher: u64,
+}
+
+impl Message {
+    /// Bytes that it holds in memory, about.
+    pub fn weight(&self) -> usize {
+        const PLAIN: usize = 160;
+        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Bytes::len) + 64).sum();
+        PLAIN + self.subject.as_bytes().len() + self.value.as_ref().map_or(0, Bytes::len) + headers
+    }
+}
+
+/// A message as a partition holds it.
+#[derive(Clone, Debug)]
+pub struct StoredMessage {
+    pub offset: Offset,
+    pub message: Message,
+}
