@@ -121,7 +121,8 @@ impl Unshown {
         while let Some(first) = self.items.get(at) {
             let Some(visible) = may_show(first) else { break };
             // A run of one subject goes to each subscriber at once.
-            let run = self.items[at..].iter().take_while(|item| Arc::ptr_eq(&item.routes, &first.routes) && may_show(item) == Some(visible));
+            let run =
+                self.items[at..].iter().take_while(|item| Arc::ptr_eq(&item.routes, &first.routes) && may_show(item) == Some(visible));
             let end = at + run.count();
             if visible {
                 for route in &first.routes.live {

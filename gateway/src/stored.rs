@@ -12,7 +12,7 @@ use firth_model::record_reader::RecordReader;
 use firth_model::subject::Subject;
 use firth_model::time::Millis;
 
-use crate::message::{Message, OWN_HEADERS, RETAIN_HEADER, SUBJECT_HEADER, StoredMessage};
+use crate::message::{Message, OWN_HEADERS, QOS_HEADER, RETAIN_HEADER, SUBJECT_HEADER, StoredMessage};
 use crate::refusal::Refusal;
 
 /// The message as a batch of one record.
@@ -57,15 +57,14 @@ pub fn messages(batch: &Bytes, from: Offset, own: &Subject) -> Result<Vec<Stored
                 name if name == SUBJECT_HEADER.as_bytes() => subject = value.and_then(|text| Subject::from_text(text).ok()),
                 name if name == RETAIN_HEADER.as_bytes() => retain = true,
                 name if name == EXPIRES_AT => expires = value.as_deref().and_then(expires_at),
-                name if name.starts_with(OWN_HEADERS) => {}
+                own if own.starts_with(OWN_HEADERS) && own != QOS_HEADER.as_bytes() => {}
                 _ => headers.push((name, value)),
             }
         }
         let subject = subject.unwrap_or_else(|| own.clone());
         let key = record.key.filter(|key| key != subject.as_bytes());
         let published = Millis(record.timestamp);
-        let message =
-            Message { subject, key, value: record.value, headers, published, expires, guaranteed: true, retain, publisher: 0 };
+        let message = Message { subject, key, value: record.value, headers, published, expires, guaranteed: true, retain, publisher: 0 };
         messages.push(StoredMessage { offset, message });
     }
     Ok(messages)
