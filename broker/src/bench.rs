@@ -123,7 +123,13 @@ impl Rig {
     pub fn publish(&mut self, batches: Vec<Batch>) {
         let mut publish = Vec::with_capacity(batches.len());
         for batch in batches {
-            publish.push(Publish { partition: PartitionId(self.next), batch, wait: Wait::Durable, expires: Vec::new() });
+            publish.push(Publish {
+                partition: PartitionId(self.next),
+                batch,
+                wait: Wait::Durable,
+                expires: Vec::new(),
+                captured: Vec::new(),
+            });
             self.next = (self.next + 1) % self.partitions;
         }
         self.turn(Request::Publish(publish));

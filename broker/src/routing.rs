@@ -1,10 +1,10 @@
 //! Who gets what is published under a subject.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use firth_gateway::live::{LiveRoute, RouteCache, Routes, Subscriber};
+use firth_gateway::live::{Capture, LiveRoute, RouteCache, Routes, Subscriber};
 use firth_gateway::streams::StreamInfo;
 use firth_gateway::view::RouteView;
 use firth_model::filter::Filter;
@@ -24,6 +24,8 @@ pub struct Routing {
     router: Router,
     names: RwLock<Names>,
     next: AtomicU64,
+    /// Live subscriptions and explicit captures.
+    wanting: AtomicUsize,
     /// The shard's own.
     streams: Mutex<HashMap<StreamId, Capturing>>,
 }
@@ -32,13 +34,6 @@ pub struct Routing {
 struct Names {
     live: HashMap<u64, (Arc<Subscriber>, u32), foldhash::fast::RandomState>,
     captures: HashMap<u64, Capture, foldhash::fast::RandomState>,
-}
-
-#[derive(Clone)]
-struct Capture {
-    stream: Arc<StreamInfo>,
-    /// By the stream's name: of several only the longest counts.
-    by_name: bool,
 }
 
 /// What is in the router for one stream.
@@ -53,6 +48,7 @@ impl Routing {
     pub fn put(&self, info: &Arc<StreamInfo>) {
         let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
         let before = streams.remove(&info.id).unwrap_or_default();
+        self.wanting.fetch_add(info.policy.captures.len(), Ordering::AcqRel);
         let by_name = if info.policy.hidden { None } else { default_capture(&info.name) };
         let add = |filter: Filter, by_name| {
             let id = self.name();
@@ -79,7 +75,7 @@ impl Routing {
     }
 
     /// The streams that capture the subject now.
-    pub fn captures(&self, subject: &Subject) -> Vec<Arc<StreamInfo>> {
+    pub fn captures(&self, subject: &Subject) -> Vec<Capture> {
         let mut tokens = Vec::new();
         self.router.matches(subject, &mut Scratch::default(), &mut tokens);
         tokens.sort_unstable();
@@ -88,6 +84,7 @@ impl Routing {
     }
 
     fn end(&self, capturing: Capturing) {
+        self.wanting.fetch_sub(capturing.explicit.len(), Ordering::AcqRel);
         for (token, filter) in capturing.explicit.into_iter().chain(capturing.by_name) {
             self.router.unsubscribe(&filter, token);
             self.names_mut().captures.remove(&token.id());
@@ -104,25 +101,26 @@ impl Routing {
 }
 
 impl Names {
-    /// Each stream once, in no promised order.
-    fn captures_of(&self, tokens: &[Token]) -> Vec<Arc<StreamInfo>> {
+    /// Each stream once, in no promised order. Of those by name the longest counts alone.
+    fn captures_of(&self, tokens: &[Token]) -> Vec<Capture> {
         let found = tokens.iter().filter(|token| token.kind() == TokenKind::Capture).filter_map(|token| self.captures.get(&token.id()));
-        let mut streams: Vec<Arc<StreamInfo>> = Vec::new();
-        let mut longest: Option<&Arc<StreamInfo>> = None;
-        let mut add = |stream: &Arc<StreamInfo>| {
-            if streams.iter().all(|other| other.id != stream.id) {
-                streams.push(stream.clone());
+        let mut captures: Vec<Capture> = Vec::new();
+        let mut longest: Option<&Capture> = None;
+        let mut add = |capture: &Capture| {
+            if captures.iter().all(|other| other.stream.id != capture.stream.id) {
+                captures.push(capture.clone());
             }
         };
+        let length = |capture: &Capture| capture.stream.name.as_str().len();
         for capture in found {
             if !capture.by_name {
-                add(&capture.stream);
-            } else if longest.is_none_or(|other| other.name.as_str().len() < capture.stream.name.as_str().len()) {
-                longest = Some(&capture.stream);
+                add(capture);
+            } else if longest.is_none_or(|other| length(other) < length(capture)) {
+                longest = Some(capture);
             }
         }
         longest.into_iter().for_each(add);
-        streams
+        captures
     }
 
     fn routes(&self, version: u64, tokens: &[Token]) -> Routes {
@@ -146,7 +144,12 @@ impl RouteView for Shared {
         Box::new(Cached { routing: self.0.clone(), cache: Cache::with_bounds(ROUTE_CACHE_ENTRIES_MAX, ROUTE_CACHE_BYTES_MAX) })
     }
 
+    fn is_quiet(&self) -> bool {
+        self.0.wanting.load(Ordering::Acquire) == 0
+    }
+
     fn subscribe(&self, subscriber: &Arc<Subscriber>, subscription: u32, filter: &Filter) -> u64 {
+        self.0.wanting.fetch_add(1, Ordering::AcqRel);
         let name = self.0.name();
         self.0.names_mut().live.insert(name, (subscriber.clone(), subscription));
         self.0.router.subscribe(filter, Token::live(name));
@@ -154,6 +157,7 @@ impl RouteView for Shared {
     }
 
     fn unsubscribe(&self, name: u64, filter: &Filter) {
+        self.0.wanting.fetch_sub(1, Ordering::AcqRel);
         self.0.router.unsubscribe(filter, Token::live(name));
         self.0.names_mut().live.remove(&name);
     }
@@ -198,7 +202,7 @@ mod tests {
 
     fn names(routing: &Routing, subject: &str) -> Vec<String> {
         let captures = routing.captures(&Subject::parse(subject).expect("a subject"));
-        let mut names: Vec<String> = captures.iter().map(|stream| stream.name.to_string()).collect();
+        let mut names: Vec<String> = captures.iter().map(|capture| capture.stream.name.to_string()).collect();
         names.sort();
         names
     }

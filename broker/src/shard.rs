@@ -265,6 +265,9 @@ impl Shard {
                     return Err(Refusal::TooLarge { bytes, bytes_max });
                 }
                 self.room_bytes = self.room_bytes.checked_sub(entry.bytes() as u64).ok_or(Refusal::StorageFull)?;
+                for store in &publish.captured {
+                    self.store_one(store, upto)?;
+                }
                 *upto = self.append_batch(publish.partition, &batch.header, base_offset, entry);
                 if !publish.expires.is_empty() {
                     let expiring = publish.expires.clone();

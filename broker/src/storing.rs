@@ -1,14 +1,13 @@
 //! Messages published under subjects, to the streams that capture them.
 
-use std::sync::Arc;
-
 use firth_gateway::answer::{Answer, Stored};
+use firth_gateway::live::Capture;
 use firth_gateway::message::Message;
 use firth_gateway::outbox::ReplyTo;
 use firth_gateway::refusal::Refusal;
 use firth_gateway::request::Store;
 use firth_gateway::stored;
-use firth_gateway::streams::{Policy, StreamInfo};
+use firth_gateway::streams::Policy;
 use firth_model::batch::Batch;
 use firth_model::ids::{Lsn, Offset, PartitionId};
 use firth_model::limits::{EXPIRING_RECORDS_MAX, REQUEST_BYTES_MAX};
@@ -38,7 +37,7 @@ impl Shard {
         self.due(upto, Due::Answer(reply, Ok(Answer::Stored(results))));
     }
 
-    fn store_one(&mut self, store: &Store, upto: &mut Lsn) -> Result<Stored, Refusal> {
+    pub(crate) fn store_one(&mut self, store: &Store, upto: &mut Lsn) -> Result<Stored, Refusal> {
         let message = &*store.message;
         if store.receipt.is_some() {
             return Err(Refusal::Unsupported { what: "receipts" });
@@ -68,15 +67,19 @@ impl Shard {
         let message = &*store.message;
         let fresh = self.view.routing.version(&message.subject) == store.routes.version;
         let again = (!fresh).then(|| self.view.routing.captures(&message.subject));
-        let streams = again.as_deref().unwrap_or(&store.routes.captures);
+        let captures = again.as_deref().unwrap_or(&store.routes.captures);
         let key = message.key.as_ref().unwrap_or(message.subject.as_bytes());
-        let partition = |info: &Arc<StreamInfo>| {
+        let partition = |capture: &Capture| {
             // As it is now: the routes may hold it as it was before it grew.
-            let info = self.state.catalog.by_id(info.id)?;
+            let info = self.state.catalog.by_id(capture.stream.id)?;
             let count = u32::try_from(info.partitions.len()).ok().filter(|count| *count > 0)?;
             info.partition(partition_of_key(key, count))
         };
-        let captured = streams.iter().filter(|stream| message.guaranteed || !stream.policy.hidden).filter_map(partition).collect();
+        let stores = |capture: &&Capture| {
+            let asks_all = store.origin.is_none_or(|origin| !capture.by_name && capture.stream.id != origin);
+            asks_all && (message.guaranteed || !capture.stream.policy.hidden)
+        };
+        let captured = captures.iter().filter(stores).filter_map(partition).collect();
         let retained = if message.retain { self.retained_batch(store)? } else { None };
         Ok(Placement { captured, retained })
     }

@@ -9,6 +9,7 @@ use crate::answer::{Answer, Event, Published, Stored, Tag};
 use crate::cursors::Receipt;
 use crate::live::{LiveDelivery, RouteCache, Routes, Subscriber};
 use crate::message::Message;
+use crate::produced::LiveProduced;
 use crate::refusal::Refusal;
 use crate::request::Store;
 use crate::stored;
@@ -33,6 +34,8 @@ struct Unshown {
     items: Vec<Item>,
     /// `None`: the shard has not answered yet.
     stored: Option<Result<Vec<Result<Stored, Refusal>>, Refusal>>,
+    /// The answer as it came, where the asker wants that.
+    answer: Option<Result<Answer, Refusal>>,
 }
 
 struct Item {
@@ -56,17 +59,29 @@ impl Publishing {
         for Publication { mut message, receipt } in publications {
             message.publisher = publisher;
             let routes = routes.routes(&message.subject);
-            let captured = routes.captures.iter().any(|stream| message.guaranteed || !stream.policy.hidden);
+            let captured = routes.captures.iter().any(|capture| message.guaranteed || !capture.stream.policy.hidden);
             let message = Arc::new(message);
             let store = (captured || message.retain || receipt.is_some()).then(|| {
-                stores.push(Store { message: message.clone(), batch: stored::batch(&message), routes: routes.clone(), receipt });
+                stores.push(Store {
+                    message: message.clone(),
+                    batch: stored::batch(&message),
+                    routes: routes.clone(),
+                    origin: None,
+                    receipt,
+                });
                 stores.len() - 1
             });
             items.push(Item { message, routes, store, shown: false });
         }
         let stored = stores.is_empty().then(|| Ok(Vec::new()));
-        self.unshown.push_back(Unshown { tag, items, stored });
+        self.unshown.push_back(Unshown { tag, items, stored, answer: None });
         stores
+    }
+
+    /// Messages that a `Request::Publish` with this tag holds, each with the place of its batch: shown when that is durable.
+    pub fn watch(&mut self, tag: Tag, messages: Vec<LiveProduced>) {
+        let item = |(at, message, routes)| Item { message, routes, store: Some(at), shown: false };
+        self.unshown.push_back(Unshown { tag, items: messages.into_iter().map(item).collect(), stored: None, answer: None });
     }
 
     /// The shard's answer. False if it is not the answer to a publish.
@@ -74,6 +89,14 @@ impl Publishing {
         let waiting = self.unshown.iter_mut().find(|unshown| unshown.tag == tag && unshown.stored.is_none());
         match (waiting, result) {
             (Some(unshown), Ok(Answer::Stored(stored))) => unshown.stored = Some(Ok(stored)),
+            (Some(unshown), Ok(Answer::Placed(placed))) => {
+                let stored = placed.iter().map(|placed| match placed {
+                    Ok(placed) => Ok(Stored { captures: 1, duplicate: placed.duplicate }),
+                    Err(refusal) => Err(refusal.clone()),
+                });
+                unshown.stored = Some(Ok(stored.collect()));
+                unshown.answer = Some(Ok(Answer::Placed(placed)));
+            }
             (Some(unshown), Err(refusal)) => unshown.stored = Some(Err(refusal)),
             (_, result) => return Err(result),
         }
@@ -89,13 +112,14 @@ impl Publishing {
                 break;
             }
         }
-        while let Some(unshown) = self.unshown.front()
-            && unshown.items.last().is_none_or(|item| item.shown)
-            && let Some(stored) = &unshown.stored
-        {
-            let results = unshown.items.iter().map(|item| outcome(item, stored)).collect();
-            events.push(Event::Reply { tag: unshown.tag, result: Ok(Answer::Published(results)) });
-            self.unshown.pop_front();
+        let is_done = |unshown: &Unshown| unshown.stored.is_some() && unshown.items.last().is_none_or(|item| item.shown);
+        while let Some(done) = self.unshown.pop_front_if(|unshown| is_done(unshown)) {
+            let result = match (done.answer, done.stored) {
+                (Some(answer), _) => answer,
+                (None, Some(stored)) => Ok(Answer::Published(done.items.iter().map(|item| outcome(item, &stored)).collect())),
+                (None, None) => Err(Refusal::Stopping),
+            };
+            events.push(Event::Reply { tag: done.tag, result });
         }
         woken.iter().for_each(|subscriber| subscriber.wake());
     }

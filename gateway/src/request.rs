@@ -63,6 +63,8 @@ pub struct Publish {
     pub wait: Wait,
     /// Records that expire by themselves: offset counted from the batch's first, rising, and the moment. Empty for most batches.
     pub expires: Vec<(u32, Millis)>,
+    /// Its records that others capture too. Stored before it, so that who publishes it again loses none of them.
+    pub captured: Vec<Store>,
 }
 
 /// One message for the streams that capture its subject.
@@ -73,6 +75,8 @@ pub struct Store {
     pub batch: Batch,
     /// What matched; matched again if that is of an older version.
     pub routes: Arc<Routes>,
+    /// The stream that it was produced to, beside which only explicit captures store it. `None`: published under its subject.
+    pub origin: Option<StreamId>,
     pub receipt: Option<Receipt>,
 }
 
@@ -108,9 +112,21 @@ impl Request {
     pub fn weight(&self) -> usize {
         const PLAIN: usize = 256;
         match self {
-            Request::Publish(batches) => batches.iter().map(|publish| publish.batch.bytes().len() + PLAIN).sum(),
-            Request::Store(stores) => stores.iter().map(|store| store.batch.bytes().len() + PLAIN).sum(),
+            Request::Publish(batches) => batches.iter().map(|publish| publish.weight() + PLAIN).sum(),
+            Request::Store(stores) => stores.iter().map(|store| store.weight() + PLAIN).sum(),
             _ => PLAIN,
         }
+    }
+}
+
+impl Publish {
+    fn weight(&self) -> usize {
+        self.batch.bytes().len() + self.captured.iter().map(Store::weight).sum::<usize>()
+    }
+}
+
+impl Store {
+    fn weight(&self) -> usize {
+        self.batch.bytes().len()
     }
 }

@@ -196,7 +196,7 @@ impl Clients {
             let fields = format_args!("\"partition\":{},\"producer\":{producer},\"sequence\":{sequence}", partition.0);
             machine.history.note("sent", fields);
             let batch = make(sent.mark, sent.count, sent.filling);
-            Publish { partition, batch, wait: Wait::Durable, expires: Vec::new() }
+            Publish { partition, batch, wait: Wait::Durable, expires: Vec::new(), captured: Vec::new() }
         };
         let request = Request::Publish(sent.iter().map(publish).collect());
         let own = &mut self.memory.producers[producer];

@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn the_table_is_in_order_and_its_defaults_are_values() {
-        assert_eq!(TOPIC_SETTINGS.len(), 34);
+        assert_eq!(TOPIC_SETTINGS.len(), 35);
         assert!(TOPIC_SETTINGS.is_sorted_by_key(|setting| setting.name));
         for setting in TOPIC_SETTINGS {
             assert_eq!(setting.parse(setting.default).as_deref(), Ok(setting.default));
