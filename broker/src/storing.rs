@@ -148,3 +148,110 @@ pub fn hidden_policy(policy: Policy) -> Policy {
     let batch_bytes_max = u32::try_from(REQUEST_BYTES_MAX).unwrap_or(u32::MAX);
     Policy { retention_ms: None, retention_bytes: None, expires: false, batch_bytes_max, hidden: true, ..policy }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use firth_gateway::request::{Declare, Request};
+    use firth_gateway::view::{LogView, RouteView};
+    use firth_model::filter::Filter;
+    use firth_model::subject::Subject;
+    use firth_model::time::Millis;
+
+    use crate::bench::Rig;
+    use crate::routing::Shared;
+
+    fn message(subject: &str, value: Option<&'static str>) -> Message {
+        Message {
+            subject: Subject::parse(subject).expect("a subject"),
+            key: None,
+            value: value.map(|value| Bytes::from_static(value.as_bytes())),
+            headers: Vec::new(),
+            published: Millis(1),
+            expires: None,
+            guaranteed: true,
+            retain: false,
+            publisher: 1,
+        }
+    }
+
+    fn declare(rig: &mut Rig, name: &str, captures: &[&str], partitions: u32) -> Arc<firth_gateway::streams::StreamInfo> {
+        let captures = captures.iter().map(|text| Filter::parse(text).expect("a filter")).collect();
+        let policy = Policy { captures, ..Policy::default() };
+        let name = StreamName::parse(name).expect("a name");
+        let declare = Declare { name, partitions, policy, settings: Default::default() };
+        let Ok(Answer::Stream(info)) = rig.ask(Request::Declare(Box::new(declare))) else { panic!("not made") };
+        info
+    }
+
+    fn store(rig: &mut Rig, message: Message) -> Result<Stored, Refusal> {
+        let routes = Shared(rig.view().routing.clone()).cache().routes(&message.subject);
+        store_by(rig, message, routes)
+    }
+
+    fn store_by(rig: &mut Rig, message: Message, routes: Arc<firth_gateway::live::Routes>) -> Result<Stored, Refusal> {
+        let batch = stored::batch(&message);
+        let store = Store { message: Arc::new(message), batch, routes, origin: None, receipt: None };
+        match rig.ask(Request::Store(vec![store])) {
+            Ok(Answer::Stored(mut stored)) => stored.pop().expect("one"),
+            other => panic!("answered {other:?}"),
+        }
+    }
+
+    fn records(rig: &Rig, info: &firth_gateway::streams::StreamInfo) -> u64 {
+        info.partitions.iter().filter_map(|id| rig.view().bounds(*id)).map(|bounds| bounds.durable_end.0).sum()
+    }
+
+    #[test]
+    fn every_stream_that_captures_a_subject_stores_it_once() {
+        let mut rig = Rig::with_partitions(1);
+        let orders = declare(&mut rig, "orders", &[], 3);
+        let audit = declare(&mut rig, "audit", &["orders/>", "orders/eu/*"], 1);
+        assert_eq!(store(&mut rig, message("orders/eu/7", Some("x"))), Ok(Stored { captures: 2, duplicate: false }));
+        assert_eq!(store(&mut rig, message("orders", Some("x"))), Ok(Stored { captures: 1, duplicate: false }));
+        assert_eq!(store(&mut rig, message("other", Some("x"))), Ok(Stored { captures: 0, duplicate: false }));
+        assert_eq!((records(&rig, &orders), records(&rig, &audit)), (2, 1));
+    }
+
+    #[test]
+    fn old_routes_are_matched_again() {
+        let mut rig = Rig::with_partitions(1);
+        let old = Shared(rig.view().routing.clone()).cache().routes(&Subject::parse("late/1").expect("a subject"));
+        let late = declare(&mut rig, "late", &[], 1);
+        assert_eq!(store_by(&mut rig, message("late/1", Some("x")), old), Ok(Stored { captures: 1, duplicate: false }));
+        assert_eq!(records(&rig, &late), 1);
+    }
+
+    #[test]
+    fn a_refused_message_is_stored_nowhere() {
+        let mut rig = Rig::with_partitions(1);
+        let wide = declare(&mut rig, "wide", &["narrow/>"], 1);
+        let narrow = declare(&mut rig, "narrow", &[], 1);
+        let mut huge = message("narrow/1", None);
+        huge.value = Some(Bytes::from(vec![0; 2 << 20]));
+        assert!(matches!(store(&mut rig, huge), Err(Refusal::TooLarge { .. })));
+        assert_eq!((records(&rig, &wide), records(&rig, &narrow)), (0, 0));
+    }
+
+    #[test]
+    fn the_newest_retained_message_of_a_subject_is_found_until_an_empty_one_ends_it() {
+        let mut rig = Rig::with_partitions(1);
+        let all = Filter::parse("#").expect("a filter");
+        let found = |rig: &Rig| rig.view().retained(&all).map(|(_, offsets)| offsets.iter().map(|at| at.0).collect::<Vec<_>>());
+        let retain = |subject, value| Message { retain: true, ..message(subject, value) };
+        assert_eq!(store(&mut rig, retain("a/1", None)), Ok(Stored::default()), "nothing to end");
+        assert!(rig.state().catalog.by_name(RETAINED_STREAM).is_none());
+        store(&mut rig, retain("a/2", Some("x"))).expect("stored");
+        store(&mut rig, retain("a/1", Some("x"))).expect("stored");
+        store(&mut rig, message("a/1", Some("not retained"))).expect("taken");
+        assert_eq!(found(&rig), Some(vec![1, 0]), "by subject");
+        store(&mut rig, retain("a/1", Some("y"))).expect("stored");
+        assert_eq!(found(&rig), Some(vec![2, 0]));
+        store(&mut rig, retain("a/2", None)).expect("stored");
+        assert_eq!(found(&rig), Some(vec![2]));
+        assert!(rig.view().streams().iter().all(|info| info.name.as_str() != RETAINED_STREAM), "hidden");
+    }
+}
