@@ -11,6 +11,7 @@
 //! 0x05  owner text                      settings kept for a protocol
 //! 0x06  partition u32, base u64 (both big endian)  records of a batch that expire, see `removals`
 //! 0x10 to 0x1f                          groups and cursors, see `groups::state`
+//! 0x20 to 0x2f                          queue cursors, see `cursors::state`
 //! ```
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ use firth_model::ids::{Offset, PartitionId, ProducerId, StreamId};
 use firth_model::names::StreamName;
 use firth_model::removed::RunSet;
 
+use crate::cursors::state::CursorEffect;
 use crate::groups::state::GroupEffect;
 use crate::layout::{Reader, StateDamage, Writer, begin_value, open_value};
 use crate::removals::{self, Expiring, decode_expiring, encode_expiring};
@@ -36,6 +38,7 @@ const PRODUCER: u8 = 0x04;
 const KEPT: u8 = 0x05;
 const EXPIRING: u8 = 0x06;
 const GROUPS: std::ops::RangeInclusive<u8> = 0x10..=0x1f;
+const CURSORS: std::ops::RangeInclusive<u8> = 0x20..=0x2f;
 
 /// Version byte of a stream's value; 1 is still read. What 2 added has its defaults in a stream of version 1.
 const STREAM_VERSION: u8 = 2;
@@ -81,6 +84,7 @@ pub enum Effect {
         expiring: Expiring,
     },
     Group(GroupEffect),
+    Cursor(CursorEffect),
 }
 
 /// An effect as one key and its value; `None` deletes. `Trim`, `Replace` and `Remove` have entry types of their own instead.
@@ -109,6 +113,7 @@ impl Effect {
                 (key, (!expiring.is_empty()).then(|| encode_expiring(expiring)))
             }
             Effect::Group(effect) => effect.encode(),
+            Effect::Cursor(effect) => effect.encode(),
         };
         Some(pair)
     }
@@ -141,6 +146,7 @@ impl Effect {
                 Ok(Effect::Expire { partition, base, expiring })
             }
             (kind, value) if GROUPS.contains(&kind) => GroupEffect::decode(key, value).map(Effect::Group),
+            (kind, value) if CURSORS.contains(&kind) => CursorEffect::decode(key, value).map(Effect::Cursor),
             _ => Err(StateDamage { what: "unknown kind of key" }),
         }
     }
