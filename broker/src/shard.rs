@@ -15,6 +15,7 @@ use firth_gateway::streams::StreamInfo;
 use firth_journal::commit::Completed;
 use firth_journal::entry::Entry;
 use firth_journal::spares::Room;
+use firth_model::batch::BatchHeader;
 use firth_model::ids::{ExtentNumber, Lsn, Offset, PartitionId, Position, SegmentId};
 use firth_model::limits::EXPIRING_RECORDS_MAX;
 use firth_model::removed::RunSet;
@@ -27,6 +28,7 @@ use crate::effect::Effect;
 use crate::groups::{Context, GroupSettings, Out};
 use crate::partition::{Decision, Partition};
 use crate::replaced::Replaced;
+use crate::retained::RETAINED_STREAM;
 use crate::state::State;
 use crate::view::View;
 
@@ -73,6 +75,7 @@ pub(crate) enum Due {
     ShowStart(PartitionId, Offset),
     ShowReplaced(Vec<Replaced>),
     ShowRemoved(PartitionId, Arc<RunSet>),
+    ShowRetained(bytes::Bytes, Option<Offset>),
     Checkpoint(Checkpoint),
 }
 
@@ -134,8 +137,12 @@ impl Shard {
             parts.view.show_partition(held.view.clone());
         }
         for info in state.catalog.all() {
+            parts.view.routing.put(info);
             parts.view.show_stream(info.clone());
         }
+        parts.view.show_all_retained(&state.retained, state.catalog.by_name(RETAINED_STREAM));
+        let newest = state.partitions.values().filter_map(|held| held.view.index().rows().back().map(|row| row.position));
+        parts.view.show_to(newest.max().map_or(Position(0), |at| Position(at.0 + 1)));
         let mut dice = parts.dice;
         state.groups.recovered(&mut Context {
             now: parts.now,
@@ -217,6 +224,7 @@ impl Shard {
         match request {
             Request::Publish(batches) => self.publish(batches, reply),
             Request::Cursor(ask) => self.cursor(*ask, reply),
+            Request::Store(stores) => self.store(stores, reply),
             Request::Group(ask) => {
                 let mut out = Out::default();
                 let mut context = context(&mut self.state.catalog, &self.group_settings, &mut *self.dice, self.now);
@@ -264,10 +272,7 @@ impl Shard {
                     return Err(Refusal::TooLarge { bytes, bytes_max });
                 }
                 self.room_bytes = self.room_bytes.checked_sub(entry.bytes() as u64).ok_or(Refusal::StorageFull)?;
-                self.entries.push(entry);
-                self.last = self.last.next();
-                *upto = self.last;
-                self.state.apply_batch(publish.partition, &batch.header, base_offset, self.now, self.last);
+                *upto = self.append_batch(publish.partition, &batch.header, base_offset, entry);
                 if !publish.expires.is_empty() {
                     let expiring = publish.expires.clone();
                     *upto = self.emit(&Effect::Expire { partition: publish.partition, base: base_offset, expiring });
@@ -275,6 +280,14 @@ impl Shard {
                 Ok(firth_gateway::answer::Placed { base_offset, log_start, duplicate: false })
             }
         }
+    }
+
+    /// Applies a batch that was decided and queues its entry.
+    pub(crate) fn append_batch(&mut self, partition: PartitionId, header: &BatchHeader, base_offset: Offset, entry: Entry) -> Lsn {
+        self.entries.push(entry);
+        self.last = self.last.next();
+        self.state.apply_batch(partition, header, base_offset, self.now, self.last);
+        self.last
     }
 
     /// Applies an effect and queues its entry.
@@ -362,6 +375,9 @@ impl Shard {
             self.upkeep.sealed(extent);
             self.archiving.open_since = None;
         }
+        if let Some(group) = commit.groups.last() {
+            self.view.show_to(Position(group.position.0 + group.bytes.len() as u64));
+        }
         self.durable = commit.durable;
         while self.waiting.front().is_some_and(|(lsn, _)| *lsn <= self.durable) {
             if let Some((_, due)) = self.waiting.pop_front() {
@@ -404,6 +420,7 @@ impl Shard {
                     held.view.show_removed(removed);
                 }
             }
+            Due::ShowRetained(subject, at) => self.view.retain(&subject, at),
             Due::ShowReplaced(replaced) => self.show_replaced(&replaced),
             Due::Checkpoint(checkpoint) => self.checkpointer.write(checkpoint),
         }

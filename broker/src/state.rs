@@ -23,6 +23,7 @@ use crate::layout::{StateDamage, Writer};
 use crate::partition::Partition;
 use crate::removals::{self, Expiries, write_runs};
 use crate::replaced::{Replaced, read_entry, write_spans};
+use crate::retained::Retained;
 
 pub type Partitions = HashMap<PartitionId, Partition, foldhash::fast::RandomState>;
 
@@ -35,6 +36,7 @@ pub struct State {
     pub kept: BTreeMap<String, BTreeMap<String, String>>,
     pub extents: Extents,
     pub expiries: Expiries,
+    pub retained: Retained,
     /// Over all partitions.
     pub producers: usize,
     dirty: Dirty,
@@ -60,6 +62,7 @@ impl State {
             kept: BTreeMap::new(),
             extents: Extents::of_size(extent_bytes),
             expiries: Expiries::default(),
+            retained: Retained::default(),
             producers: 0,
             dirty: Dirty::default(),
             dropped: Vec::new(),
@@ -125,6 +128,7 @@ impl State {
                 self.cursors.apply(effect, &mut gone);
                 self.dirty.values.extend(gone.into_iter().map(|key| (key, None)));
             }
+            Effect::Retain { subject, at } => self.retained.put(subject, *at),
         }
     }
 
@@ -360,9 +364,10 @@ impl State {
         let kept = self.kept.iter().map(|(owner, settings)| Effect::PutKept { owner: owner.clone(), settings: settings.clone() });
         let groups = self.groups.dump().into_iter().map(Effect::Group);
         let cursors = self.cursors.dump().into_iter().map(Effect::Cursor);
+        let retained = self.retained.all().map(|(subject, at)| Effect::Retain { subject: subject.clone(), at: Some(at) });
         let expiring = self.expiries.all();
         let expiring = expiring.map(|(partition, base, expiring)| Effect::Expire { partition, base, expiring: expiring.clone() });
-        let effects = streams.chain(kept).chain(expiring).chain(groups).chain(cursors).chain([Effect::PutNode(self.node)]);
+        let effects = streams.chain(kept).chain(expiring).chain(groups).chain(cursors).chain(retained).chain([Effect::PutNode(self.node)]);
         let pairs = effects.filter_map(|effect| effect.key_value());
         let mut dump: BTreeMap<Bytes, Bytes> = pairs.filter_map(|(key, value)| Some((key, value?))).collect();
         for (id, held) in &self.partitions {

@@ -99,9 +99,9 @@ impl Connection {
     /// Adds a live subscription under a number of the session's choice, in place of the one that has it. Every publish finds it from
     /// now on. What it gets comes up as `Event::Live`; the first call says for all what happens when they are too many.
     pub fn subscribe(&mut self, subscription: u32, filter: Filter, overflow: Overflow) {
-        let subscriber = self.subscriber.get_or_insert_with(|| {
-            Arc::new(Subscriber { id: self.id, overflow, dropped: AtomicU64::new(0), outbox: self.outbox.clone() })
-        });
+        let subscriber = self
+            .subscriber
+            .get_or_insert_with(|| Arc::new(Subscriber { id: self.id, overflow, dropped: AtomicU64::new(0), outbox: self.outbox.clone() }));
         let name = self.router.subscribe(subscriber, subscription, &filter);
         if let Some((old, filter)) = self.subscriptions.insert(subscription, (name, filter)) {
             self.router.unsubscribe(old, &filter);

@@ -68,7 +68,10 @@ pub enum Settlement {
 pub enum CursorAnswer {
     Attached(Box<Attached>),
     /// The leg, and whether it was new.
-    Bound { leg: Leg, new: bool },
+    Bound {
+        leg: Leg,
+        new: bool,
+    },
     Unbound(bool),
     Done,
     List(Vec<CursorReport>),

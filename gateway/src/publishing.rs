@@ -83,9 +83,16 @@ impl Publishing {
     /// Shows what may be shown and gives the replies of what is done, in order.
     pub fn show(&mut self, after: Position, events: &mut Vec<Event>) {
         let mut woken: Vec<Arc<Subscriber>> = Vec::new();
-        while let Some(unshown) = self.unshown.front_mut() {
+        for unshown in &mut self.unshown {
             unshown.show(after, &mut woken);
-            let Some(stored) = &unshown.stored else { break };
+            if unshown.items.last().is_some_and(|item| !item.shown) {
+                break;
+            }
+        }
+        while let Some(unshown) = self.unshown.front()
+            && unshown.items.last().is_none_or(|item| item.shown)
+            && let Some(stored) = &unshown.stored
+        {
             let results = unshown.items.iter().map(|item| outcome(item, stored)).collect();
             events.push(Event::Reply { tag: unshown.tag, result: Ok(Answer::Published(results)) });
             self.unshown.pop_front();
@@ -121,7 +128,8 @@ impl Unshown {
         while let Some(first) = self.items.get(at) {
             let Some(visible) = may_show(first) else { break };
             // A run of one subject goes to each subscriber at once.
-            let run = self.items[at..].iter().take_while(|item| Arc::ptr_eq(&item.routes, &first.routes) && may_show(item) == Some(visible));
+            let run =
+                self.items[at..].iter().take_while(|item| Arc::ptr_eq(&item.routes, &first.routes) && may_show(item) == Some(visible));
             let end = at + run.count();
             if visible {
                 for route in &first.routes.live {

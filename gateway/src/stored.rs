@@ -64,8 +64,7 @@ pub fn messages(batch: &Bytes, from: Offset, own: &Subject) -> Result<Vec<Stored
         let subject = subject.unwrap_or_else(|| own.clone());
         let key = record.key.filter(|key| key != subject.as_bytes());
         let published = Millis(record.timestamp);
-        let message =
-            Message { subject, key, value: record.value, headers, published, expires, guaranteed: true, retain, publisher: 0 };
+        let message = Message { subject, key, value: record.value, headers, published, expires, guaranteed: true, retain, publisher: 0 };
         messages.push(StoredMessage { offset, message });
     }
     Ok(messages)

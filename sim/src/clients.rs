@@ -207,7 +207,8 @@ impl Clients {
 
     /// Takes the answers that came up.
     pub fn hear(&mut self, world: &mut World, machine: &mut Machine) {
-        for Event::Reply { tag, result } in world.events() {
+        for event in world.events() {
+            let Event::Reply { tag, result } = event else { continue };
             let Some(asked) = self.asked.remove(&tag.0) else { continue };
             match result {
                 Ok(answer) => self.answered(machine, asked, answer),

@@ -5,7 +5,7 @@
 //! effects, answers, hidden streams, upkeep.
 
 pub mod care;
-mod deciding;
+pub mod deciding;
 mod filters;
 mod serving;
 pub mod state;

@@ -1,18 +1,21 @@
 //! Moves on queue cursors in the shard, their hidden streams, and what becomes of them with time.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use firth_gateway::answer::Answer;
 use firth_gateway::cursors::{Attached, Attachment, CursorAnswer, CursorId, CursorMove, Keep, Leg, Settle};
 use firth_gateway::outbox::ReplyTo;
 use firth_gateway::refusal::Refusal;
-use firth_gateway::request::{Declare, Request};
+use firth_gateway::request::Request;
 use firth_gateway::streams::{Policy, StreamInfo};
 use firth_gateway::view::LogView;
 use firth_journal::spares::Room;
 use firth_model::filter::Filter;
 use firth_model::ids::{Lsn, Offset, PartitionId, StreamId};
-use firth_model::limits::{FILTER_STREAM_BYTES_MAX, FILTER_STREAM_RECORDS_MAX, REQUEST_BYTES_MAX};
+use firth_model::limits::{FILTER_STREAM_BYTES_MAX, FILTER_STREAM_RECORDS_MAX};
 use firth_model::names::StreamName;
 
 use super::care::{END_EVERY_MS, ENDED_AT_ONCE, TRIM_EVERY_MS};
@@ -20,6 +23,7 @@ use super::deciding::Binding;
 use super::state::{CursorEffect, LegRecord};
 use crate::effect::Effect;
 use crate::shard::{Due, Shard};
+use crate::storing::hidden_policy;
 
 /// What the names of filter streams begin with.
 const NAME_BEGIN: &str = "_filter.";
@@ -141,20 +145,14 @@ impl Shard {
     fn make_filter_stream(&mut self, filter: &Filter) -> Result<PartitionId, Refusal> {
         let chance = uuid::Builder::from_random_bytes((self.dice)().to_le_bytes()).into_uuid();
         let name = StreamName::parse(&format!("{NAME_BEGIN}{}", chance.simple())).map_err(|_| Refusal::InvalidName)?;
-        let policy = Policy {
-            retention_ms: None,
-            retention_bytes: Some(FILTER_STREAM_BYTES_MAX),
+        let kept = Policy {
             retention_records: Some(FILTER_STREAM_RECORDS_MAX),
-            expires: true,
-            compacted: false,
-            batch_bytes_max: u32::try_from(REQUEST_BYTES_MAX).unwrap_or(u32::MAX),
             captures: vec![owned(filter)?],
-            hidden: true,
             ..Policy::default()
         };
-        let declare = Declare { name, partitions: 1, policy, settings: std::collections::BTreeMap::new() };
-        let (_, answer) = self.administer(Request::Declare(Box::new(declare)))?;
-        let Answer::Stream(info) = answer else { return Err(Refusal::NotFound) };
+        // Age removes nothing; what nobody comes back for is bounded by count and size.
+        let policy = Policy { retention_bytes: Some(FILTER_STREAM_BYTES_MAX), expires: true, ..hidden_policy(kept) };
+        let info = self.make_stream(name, 1, policy, BTreeMap::new())?;
         info.partitions.first().copied().ok_or(Refusal::NotFound)
     }
 
@@ -225,7 +223,7 @@ impl Shard {
     }
 
     fn sweep_filter_streams(&mut self) {
-        let is_left = |info: &&std::sync::Arc<StreamInfo>| {
+        let is_left = |info: &&Arc<StreamInfo>| {
             let ours = info.policy.hidden && info.name.as_str().starts_with(NAME_BEGIN);
             ours && !info.partitions.iter().any(|partition| self.state.cursors.filters.contains(*partition))
         };

@@ -148,8 +148,10 @@ impl Session {
                     Err(error) => self.unheard(error),
                 },
                 events = self.connection.events() => {
-                    for Event::Reply { tag, result } in events {
-                        self.published(tag, result)?;
+                    for event in events {
+                        if let Event::Reply { tag, result } = event {
+                            self.published(tag, result)?;
+                        }
                     }
                 }
                 () = poll_running(&mut self.slots), if running => {}
