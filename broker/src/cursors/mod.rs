@@ -10,3 +10,6 @@ mod filters;
 mod serving;
 pub mod state;
 pub mod table;
+
+#[cfg(test)]
+mod tests;
