@@ -44,8 +44,9 @@ impl Shard {
                 let settings = self.state.kept.get(&owner).cloned().unwrap_or_default();
                 Ok((self.catalog_lsn, Answer::Kept(settings)))
             }
-            Request::Cursor(_) => Err(Refusal::Unsupported { what: "cursors" }),
-            Request::Publish(_) | Request::Group(_) | Request::Store(_) => unreachable!("the shard serves these itself"),
+            Request::Publish(_) | Request::Store(_) | Request::Group(_) | Request::Cursor(_) => {
+                unreachable!("the shard serves these itself")
+            }
         }
     }
 

@@ -12,6 +12,7 @@
 //! 0x06  partition u32, base u64 (both big endian)  records of a batch that expire, see `removals`
 //! 0x30  text of the subject             where the newest retained message lies, see `retained`
 //! 0x10 to 0x1f                          groups and cursors, see `groups::state`
+//! 0x20 to 0x2f                          queue cursors, see `cursors::state`
 //! ```
 
 use std::collections::BTreeMap;
@@ -26,6 +27,7 @@ use firth_model::ids::{Offset, PartitionId, ProducerId, StreamId};
 use firth_model::names::StreamName;
 use firth_model::removed::RunSet;
 
+use crate::cursors::state::CursorEffect;
 use crate::groups::state::GroupEffect;
 use crate::layout::{Reader, StateDamage, Writer, begin_value, open_value};
 use crate::removals::{self, Expiring, decode_expiring, encode_expiring};
@@ -39,6 +41,7 @@ const KEPT: u8 = 0x05;
 const EXPIRING: u8 = 0x06;
 const RETAINED: u8 = 0x30;
 const GROUPS: std::ops::RangeInclusive<u8> = 0x10..=0x1f;
+const CURSORS: std::ops::RangeInclusive<u8> = 0x20..=0x2f;
 
 /// Version byte of a stream's value; 1 and 2 are still read. What they lack has its defaults.
 const STREAM_VERSION: u8 = 3;
@@ -84,6 +87,7 @@ pub enum Effect {
         expiring: Expiring,
     },
     Group(GroupEffect),
+    Cursor(CursorEffect),
     /// The newest retained message of a subject lies here in the retained stream; `None`: there is none any more.
     Retain {
         subject: Bytes,
@@ -117,6 +121,7 @@ impl Effect {
                 (key, (!expiring.is_empty()).then(|| encode_expiring(expiring)))
             }
             Effect::Group(effect) => effect.encode(),
+            Effect::Cursor(effect) => effect.encode(),
             Effect::Retain { subject, at } => {
                 let key = Writer::default().u8(RETAINED).raw(subject).done();
                 (key, at.map(|at| begin_value().u64(at.0).done()))
@@ -157,6 +162,7 @@ impl Effect {
                 Ok(Effect::Retain { subject: Bytes::copy_from_slice(rest), at })
             }
             (kind, value) if GROUPS.contains(&kind) => GroupEffect::decode(key, value).map(Effect::Group),
+            (kind, value) if CURSORS.contains(&kind) => CursorEffect::decode(key, value).map(Effect::Cursor),
             _ => Err(StateDamage { what: "unknown kind of key" }),
         }
     }

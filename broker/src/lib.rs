@@ -11,6 +11,7 @@ pub mod bench;
 pub mod catalog;
 pub mod clock_watch;
 mod cold;
+pub mod cursors;
 pub mod effect;
 mod extents;
 pub mod groups;

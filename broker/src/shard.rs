@@ -23,6 +23,7 @@ use firth_model::time::Millis;
 
 use crate::archiver::Job;
 use crate::archiving::{ArchiveSettings, Archiving};
+use crate::cursors::care::Care;
 use crate::effect::Effect;
 use crate::groups::{Context, GroupSettings, Out};
 use crate::partition::{Decision, Partition};
@@ -95,6 +96,7 @@ pub struct Shard {
     /// The last effect on the catalog; the last on groups and cursors.
     pub(crate) catalog_lsn: Lsn,
     groups_lsn: Lsn,
+    pub(crate) cursor_care: Care,
     waiting: VecDeque<(Lsn, Due)>,
     /// Connections to be woken at the end of the turn.
     to_wake: Vec<Arc<Outbox>>,
@@ -148,6 +150,7 @@ impl Shard {
             settings: &parts.group_settings,
             random: &mut *dice,
         });
+        state.cursors.recovered(parts.now);
         Shard {
             state,
             view: parts.view,
@@ -163,6 +166,7 @@ impl Shard {
             durable: parts.last,
             catalog_lsn: Lsn(0),
             groups_lsn: Lsn(0),
+            cursor_care: Care::starting(parts.now),
             waiting: VecDeque::new(),
             to_wake: Vec::new(),
             room: Room::Plenty,
@@ -197,6 +201,7 @@ impl Shard {
         }
         self.group_timers();
         self.upkeep();
+        self.look_after_cursors();
         self.archive();
         if !self.entries.is_empty() {
             let last = self.log.append(&mut self.entries);
@@ -211,12 +216,14 @@ impl Shard {
     pub fn next_deadline(&self) -> Millis {
         let upkeep = self.upkeep.next_due().min(self.archiving.due);
         let upkeep = self.state.expiries.next_due().map_or(upkeep, |due| upkeep.min(due.max(self.upkeep.expiry_due)));
+        let upkeep = upkeep.min(self.cursor_care.next_due(&self.state.cursors));
         self.state.groups.next_deadline().map_or(upkeep, |groups| groups.min(upkeep))
     }
 
     fn request(&mut self, request: Request, reply: ReplyTo) {
         match request {
             Request::Publish(batches) => self.publish(batches, reply),
+            Request::Cursor(ask) => self.cursor(*ask, reply),
             Request::Store(stores) => self.store(stores, reply),
             Request::Group(ask) => {
                 let mut out = Out::default();

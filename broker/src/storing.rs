@@ -14,6 +14,7 @@ use firth_model::limits::{EXPIRING_RECORDS_MAX, REQUEST_BYTES_MAX};
 use firth_model::names::StreamName;
 use firth_model::partitioner::partition_of_key;
 
+use crate::cursors::deciding::receipt_effect;
 use crate::effect::Effect;
 use crate::partition::Decision;
 use crate::retained::RETAINED_STREAM;
@@ -39,8 +40,12 @@ impl Shard {
 
     pub(crate) fn store_one(&mut self, store: &Store, upto: &mut Lsn) -> Result<Stored, Refusal> {
         let message = &*store.message;
-        if store.receipt.is_some() {
-            return Err(Refusal::Unsupported { what: "receipts" });
+        if let Some(receipt) = &store.receipt
+            && self.state.cursors.receipt(receipt)?
+        {
+            // The note may be on its way to the disk still.
+            *upto = (*upto).max(self.cursor_care.lsn);
+            return Ok(Stored { captures: 0, duplicate: true });
         }
         let placement = self.place(store)?;
         let captures = u32::try_from(placement.captured.len()).unwrap_or(u32::MAX);
@@ -58,6 +63,10 @@ impl Shard {
             let at = retained_at.filter(|_| message.value.is_some());
             *upto = self.emit(&Effect::Retain { subject: subject.clone(), at });
             self.due(*upto, Due::ShowRetained(subject, at));
+        }
+        if let Some(receipt) = &store.receipt {
+            *upto = self.emit(&Effect::Cursor(receipt_effect(receipt)));
+            self.cursor_care.lsn = *upto;
         }
         Ok(Stored { captures, duplicate: false })
     }
