@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use firth_model::ids::Position;
+use firth_model::limits::JOINED_BYTES_MAX;
 
 use crate::answer::{Answer, Event, Published, Stored, Tag};
 use crate::cursors::Receipt;
@@ -54,25 +55,17 @@ impl Publishing {
 
     /// Matches the messages and takes them in. Gives what is to be stored; if nothing is, all of it is shown by the next `show`.
     pub fn take(&mut self, tag: Tag, publications: Vec<Publication>, routes: &mut dyn RouteCache, publisher: u64) -> Vec<Store> {
-        let mut stores = Vec::new();
+        let mut joining = Joining::default();
         let mut items = Vec::with_capacity(publications.len());
         for Publication { mut message, receipt } in publications {
             message.publisher = publisher;
             let routes = routes.routes(&message.subject);
             let captured = routes.captures.iter().any(|capture| message.guaranteed || !capture.stream.policy.hidden);
             let message = Arc::new(message);
-            let store = (captured || message.retain || receipt.is_some()).then(|| {
-                stores.push(Store {
-                    message: message.clone(),
-                    batch: stored::batch(&message),
-                    routes: routes.clone(),
-                    origin: None,
-                    receipt,
-                });
-                stores.len() - 1
-            });
+            let store = (captured || message.retain || receipt.is_some()).then(|| joining.add(&message, &routes, receipt));
             items.push(Item { message, routes, store, shown: false });
         }
+        let stores = joining.stores();
         let stored = stores.is_empty().then(|| Ok(Vec::new()));
         self.unshown.push_back(Unshown { tag, items, stored, answer: None });
         stores
@@ -122,6 +115,49 @@ impl Publishing {
             events.push(Event::Reply { tag: done.tag, result });
         }
         woken.iter().for_each(|subscriber| subscriber.wake());
+    }
+}
+
+/// Messages to be stored, those that follow each other under one subject as one batch.
+#[derive(Default)]
+struct Joining {
+    groups: Vec<(Vec<Arc<Message>>, Arc<Routes>, Option<Receipt>)>,
+    /// Of the last group.
+    bytes: usize,
+}
+
+impl Joining {
+    /// Gives the place of the batch that the message will be in.
+    fn add(&mut self, message: &Arc<Message>, routes: &Arc<Routes>, receipt: Option<Receipt>) -> usize {
+        // What the shard does with single messages it does with the only one of a batch.
+        let is_plain = |message: &Message| !message.retain && message.key.is_none() && message.expires.is_none();
+        let bytes = message.weight();
+        if let Some((joined, with, None)) = self.groups.last_mut()
+            && let Some(last) = joined.last()
+            && Arc::ptr_eq(with, routes)
+            && (last.guaranteed, &last.subject, receipt.is_none()) == (message.guaranteed, &message.subject, true)
+            && is_plain(last)
+            && is_plain(message)
+            && self.bytes + bytes <= JOINED_BYTES_MAX
+        {
+            joined.push(message.clone());
+            self.bytes += bytes;
+        } else {
+            self.groups.push((vec![message.clone()], routes.clone(), receipt));
+            self.bytes = bytes;
+        }
+        self.groups.len() - 1
+    }
+
+    fn stores(self) -> Vec<Store> {
+        let store = |(messages, routes, receipt): (Vec<Arc<Message>>, _, _)| Store {
+            batch: stored::batch(messages.iter().map(|message| &**message)),
+            message: messages[0].clone(),
+            routes,
+            origin: None,
+            receipt,
+        };
+        self.groups.into_iter().map(store).collect()
     }
 }
 

@@ -97,3 +97,5 @@ pub const CURSOR_ID_BLOCK: u64 = 1000;
 pub const FILTER_STREAM_RECORDS_MAX: u64 = 1_000_000;
 /// Bytes that a filter stream keeps for cursors that do not come back.
 pub const FILTER_STREAM_BYTES_MAX: u64 = 1 << 30;
+/// Bytes of messages that one connection published under one subject and that become one batch: a reader gets all of a batch.
+pub const JOINED_BYTES_MAX: usize = 64 << 10;
