@@ -6,10 +6,11 @@ use std::sync::Arc;
 use firth_gateway::answer::{Answer, ProducerReport};
 use firth_gateway::refusal::Refusal;
 use firth_gateway::request::{Alter, Declare, Request};
-use firth_gateway::streams::StreamInfo;
+use firth_gateway::streams::{Policy, StreamInfo};
 use firth_journal::spares::Room;
 use firth_model::ids::{Lsn, Offset, PartitionId, ProducerEpoch, ProducerId, StreamId};
 use firth_model::limits::{PARTITIONS_MAX, PRODUCER_ID_BLOCK, STREAM_PARTITIONS_MAX};
+use firth_model::names::StreamName;
 
 use crate::effect::{Effect, NodeRecord};
 use crate::shard::{Due, Shard};
@@ -43,7 +44,9 @@ impl Shard {
                 let settings = self.state.kept.get(&owner).cloned().unwrap_or_default();
                 Ok((self.catalog_lsn, Answer::Kept(settings)))
             }
-            Request::Publish(_) | Request::Group(_) => unreachable!("the shard serves these itself"),
+            Request::Publish(_) | Request::Store(_) | Request::Group(_) | Request::Cursor(_) => {
+                unreachable!("the shard serves these itself")
+            }
         }
     }
 
@@ -55,10 +58,21 @@ impl Shard {
         if declare.partitions == 0 {
             return Err(Refusal::InvalidPartitions { what: "a stream has at least one partition" });
         }
-        let partitions = self.more_partitions(0, declare.partitions)?;
+        let info = self.make_stream(declare.name, declare.partitions, declare.policy, declare.settings)?;
+        Ok((self.catalog_lsn, Answer::Stream(info)))
+    }
+
+    /// A stream of a name that no stream has.
+    pub(crate) fn make_stream(
+        &mut self,
+        name: StreamName,
+        partitions: u32,
+        policy: Policy,
+        settings: BTreeMap<String, String>,
+    ) -> Result<Arc<StreamInfo>, Refusal> {
+        let partitions = self.more_partitions(0, partitions)?;
         let id = StreamId(uuid::Builder::from_random_bytes((self.dice)().to_le_bytes()).into_uuid());
-        let info = StreamInfo { id, name: declare.name, partitions, policy: declare.policy, settings: declare.settings, version: 0 };
-        Ok(self.put_stream(info))
+        Ok(self.put_stream(StreamInfo { id, name, partitions, policy, settings, version: 0 }))
     }
 
     fn alter(&mut self, alter: Alter) -> Outcome {
@@ -68,7 +82,8 @@ impl Shard {
             return Err(Refusal::Conflict);
         }
         let changed = StreamInfo { policy: alter.policy, settings: alter.settings, version: info.version + 1, ..(*info).clone() };
-        Ok(self.put_stream(changed))
+        let info = self.put_stream(changed);
+        Ok((self.catalog_lsn, Answer::Stream(info)))
     }
 
     fn grow(&mut self, stream: StreamId, partitions: u32) -> Outcome {
@@ -80,7 +95,8 @@ impl Shard {
         let mut changed = (*info).clone();
         changed.partitions.extend(self.more_partitions(before, partitions)?);
         changed.version += 1;
-        Ok(self.put_stream(changed))
+        let info = self.put_stream(changed);
+        Ok((self.catalog_lsn, Answer::Stream(info)))
     }
 
     /// Gives out numbers for the partitions from `before` to `wanted`.
@@ -101,20 +117,28 @@ impl Shard {
         Ok((first..next_partition).map(PartitionId).collect())
     }
 
-    fn put_stream(&mut self, info: StreamInfo) -> (Lsn, Answer) {
+    fn put_stream(&mut self, info: StreamInfo) -> Arc<StreamInfo> {
         let info = Arc::new(info);
         self.catalog_lsn = self.emit(&Effect::PutStream(info.clone()));
+        // At once: what is published from now on is appended behind this entry.
+        self.view.routing.put(&info);
         self.due(self.catalog_lsn, Due::ShowStream(info.clone()));
-        self.catalog_changed();
-        (self.catalog_lsn, Answer::Stream(info))
+        if !info.policy.hidden {
+            self.catalog_changed();
+        }
+        info
     }
 
-    fn drop_stream(&mut self, stream: StreamId) -> Outcome {
+    pub(crate) fn drop_stream(&mut self, stream: StreamId) -> Outcome {
         let info = self.known(stream)?;
         self.catalog_lsn = self.emit(&Effect::DropStream(stream));
+        self.view.routing.remove(stream);
         let dropped = self.state.take_dropped();
+        let hidden = info.policy.hidden;
         self.due(self.catalog_lsn, Due::HideStream(info, dropped));
-        self.catalog_changed();
+        if !hidden {
+            self.catalog_changed();
+        }
         Ok((self.catalog_lsn, Answer::Done))
     }
 

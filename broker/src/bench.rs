@@ -8,8 +8,12 @@ use bytes::Bytes;
 use firth_archive::segments::Segments;
 use firth_archive::store::MemoryStore;
 use firth_gateway::answer::Tag;
+#[cfg(test)]
+use firth_gateway::answer::{Answer, Event};
 use firth_gateway::inbox::Submitted;
 use firth_gateway::outbox::{Budget, Outbox, ReplyTo};
+#[cfg(test)]
+use firth_gateway::refusal::Refusal;
 use firth_gateway::request::{Declare, Publish, Request, Wait};
 use firth_gateway::streams::Policy;
 use firth_journal::commit::Completed;
@@ -103,7 +107,10 @@ impl Rig {
             archive_settings: ArchiveSettings::default(),
             log: Box::new(MemoryLog { queue: queue.clone(), last: recovered.opened.last_lsn }),
             checkpointer: Box::new(NoCheckpoints),
-            dice: Box::new(|| 7),
+            dice: Box::new({
+                let mut dice = Dice(7);
+                move || u128::from_le_bytes(dice.sixteen())
+            }),
             group_settings: GroupSettings::default(),
             last: recovered.opened.last_lsn,
             open_extent: recovered.open_extent,
@@ -116,6 +123,7 @@ impl Rig {
         let name = StreamName::parse("bench").expect("a name");
         let declare = Declare { name, partitions, policy: Policy::default(), settings: BTreeMap::new() };
         rig.turn(Request::Declare(Box::new(declare)));
+        rig.outbox.try_take();
         rig
     }
 
@@ -123,11 +131,37 @@ impl Rig {
     pub fn publish(&mut self, batches: Vec<Batch>) {
         let mut publish = Vec::with_capacity(batches.len());
         for batch in batches {
-            publish.push(Publish { partition: PartitionId(self.next), batch, wait: Wait::Durable, expires: Vec::new() });
+            publish.push(Publish {
+                partition: PartitionId(self.next),
+                batch,
+                wait: Wait::Durable,
+                expires: Vec::new(),
+                captured: Vec::new(),
+            });
             self.next = (self.next + 1) % self.partitions;
         }
         self.turn(Request::Publish(publish));
         assert_eq!(self.outbox.try_take().len(), 1);
+    }
+
+    /// What one request is answered.
+    #[cfg(test)]
+    pub(crate) fn ask(&mut self, request: Request) -> Result<Answer, Refusal> {
+        self.turn(request);
+        match self.outbox.try_take().pop() {
+            Some(Event::Reply { result, .. }) => result,
+            other => panic!("no reply but {other:?}"),
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn view(&self) -> &Arc<View> {
+        &self.shard.view
+    }
+
+    #[cfg(test)]
+    pub(crate) fn state(&self) -> &crate::state::State {
+        &self.shard.state
     }
 
     fn turn(&mut self, request: Request) {
@@ -135,11 +169,8 @@ impl Rig {
         let mut submitted = vec![Submitted { request, reply: ReplyTo::new(self.outbox.clone(), Tag(0), charge) }];
         self.shard.turn(Millis(0), &mut Vec::new(), &mut submitted);
         let entries = std::mem::take(&mut *self.queue.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut completed = vec![self.complete(&entries)];
+        let mut completed = if entries.is_empty() { Vec::new() } else { vec![self.complete(&entries)] };
         self.shard.turn(Millis(0), &mut completed, &mut submitted);
-        if request_is_declare(&entries) {
-            self.outbox.try_take();
-        }
     }
 
     /// What the commit thread would say of these entries.
@@ -157,8 +188,4 @@ impl Rig {
         let group = Built { position: Position(self.position), bytes: Bytes::new(), batches, first_lsn, last_lsn };
         Completed { durable: last_lsn, groups: vec![group], sealed: None, append_ms: Millis(0) }
     }
-}
-
-fn request_is_declare(entries: &[Entry]) -> bool {
-    entries.iter().any(|entry| entry.row.is_none())
 }

@@ -10,7 +10,9 @@
 //! 0x04  partition u32, producer i64     only ever deleted: the partition forgets the producer
 //! 0x05  owner text                      settings kept for a protocol
 //! 0x06  partition u32, base u64 (both big endian)  records of a batch that expire, see `removals`
+//! 0x30  text of the subject             where the newest retained message lies, see `retained`
 //! 0x10 to 0x1f                          groups and cursors, see `groups::state`
+//! 0x20 to 0x2f                          queue cursors, see `cursors::state`
 //! ```
 
 use std::collections::BTreeMap;
@@ -20,10 +22,12 @@ use bytes::Bytes;
 
 use firth_gateway::streams::{Policy, StreamInfo, TimeSource};
 use firth_journal::entry::Entry;
+use firth_model::filter::{Filter, Reserved};
 use firth_model::ids::{Offset, PartitionId, ProducerId, StreamId};
 use firth_model::names::StreamName;
 use firth_model::removed::RunSet;
 
+use crate::cursors::state::CursorEffect;
 use crate::groups::state::GroupEffect;
 use crate::layout::{Reader, StateDamage, Writer, begin_value, open_value};
 use crate::removals::{self, Expiring, decode_expiring, encode_expiring};
@@ -35,10 +39,12 @@ pub const PARTITION: u8 = 0x03;
 const PRODUCER: u8 = 0x04;
 const KEPT: u8 = 0x05;
 const EXPIRING: u8 = 0x06;
+const RETAINED: u8 = 0x30;
 const GROUPS: std::ops::RangeInclusive<u8> = 0x10..=0x1f;
+const CURSORS: std::ops::RangeInclusive<u8> = 0x20..=0x2f;
 
-/// Version byte of a stream's value; 1 is still read. What 2 added has its defaults in a stream of version 1.
-const STREAM_VERSION: u8 = 2;
+/// Version byte of a stream's value; 1 and 2 are still read. What they lack has its defaults.
+const STREAM_VERSION: u8 = 3;
 
 /// Numbers that the node gives out. A restart continues behind them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +87,12 @@ pub enum Effect {
         expiring: Expiring,
     },
     Group(GroupEffect),
+    Cursor(CursorEffect),
+    /// The newest retained message of a subject lies here in the retained stream; `None`: there is none any more.
+    Retain {
+        subject: Bytes,
+        at: Option<Offset>,
+    },
 }
 
 /// An effect as one key and its value; `None` deletes. `Trim`, `Replace` and `Remove` have entry types of their own instead.
@@ -109,6 +121,11 @@ impl Effect {
                 (key, (!expiring.is_empty()).then(|| encode_expiring(expiring)))
             }
             Effect::Group(effect) => effect.encode(),
+            Effect::Cursor(effect) => effect.encode(),
+            Effect::Retain { subject, at } => {
+                let key = Writer::default().u8(RETAINED).raw(subject).done();
+                (key, at.map(|at| begin_value().u64(at.0).done()))
+            }
         };
         Some(pair)
     }
@@ -140,7 +157,12 @@ impl Effect {
                 let expiring = value.map(|value| decode_expiring(value)).transpose()?.unwrap_or_default();
                 Ok(Effect::Expire { partition, base, expiring })
             }
+            (RETAINED, value) => {
+                let at = value.map(|value| open_value(value)?.u64().map(Offset)).transpose()?;
+                Ok(Effect::Retain { subject: Bytes::copy_from_slice(rest), at })
+            }
             (kind, value) if GROUPS.contains(&kind) => GroupEffect::decode(key, value).map(Effect::Group),
+            (kind, value) if CURSORS.contains(&kind) => CursorEffect::decode(key, value).map(Effect::Cursor),
             _ => Err(StateDamage { what: "unknown kind of key" }),
         }
     }
@@ -183,7 +205,7 @@ fn stream_id(from: &mut Reader<'_>) -> Result<StreamId, StateDamage> {
 }
 
 /// Name, version u32, home u32 (shard, 0 today), policy (since version 2 with retention by records i64, delete retention u64, least
-/// and largest compaction lag u64 and i64, dirty percent u8 behind the flags), settings, and the ids of the partitions as runs of
+/// and largest compaction lag u64 and i64, dirty percent u8 behind the flags; since version 3 then captures of (text, rule u8)), settings, and the ids of the partitions as runs of
 /// (first u32, count u32): they are given out one after the other, so there are few.
 fn encode_stream(info: &StreamInfo) -> Bytes {
     const HOME: u32 = 0;
@@ -192,9 +214,16 @@ fn encode_stream(info: &StreamInfo) -> Bytes {
     out.text(info.name.as_str()).u32(info.version).u32(HOME);
     let policy = &info.policy;
     out.i64(limit(policy.retention_ms)).i64(limit(policy.retention_bytes)).u32(policy.batch_bytes_max);
-    let flags = u8::from(policy.expires) | u8::from(policy.compacted) << 1 | u8::from(policy.time == TimeSource::Log) << 2;
+    let flags = u8::from(policy.expires)
+        | u8::from(policy.compacted) << 1
+        | u8::from(policy.time == TimeSource::Log) << 2
+        | u8::from(policy.hidden) << 3;
     out.u8(flags).i64(limit(policy.retention_records)).u64(policy.delete_retention_ms).u64(policy.compaction_lag_min_ms);
     out.i64(limit(policy.compaction_lag_max_ms)).u8(policy.dirty_ratio_percent);
+    out.count(policy.captures.len());
+    for filter in &policy.captures {
+        out.text(filter.as_str()).u8(reserved_number(filter.reserved()));
+    }
     write_settings(&mut out, &info.settings);
     let runs = runs(&info.partitions);
     out.count(runs.len());
@@ -253,7 +282,31 @@ fn read_policy(layout: u8, from: &mut Reader<'_>) -> Result<Policy, StateDamage>
         policy.compaction_lag_max_ms = u64::try_from(from.i64()?).ok();
         policy.dirty_ratio_percent = from.u8()?;
     }
+    if layout >= 3 {
+        policy.hidden = flags & 8 != 0;
+        for _ in 0..from.count(5)? {
+            let filter = Filter::parse(from.text()?).map_err(|_| StateDamage { what: "filter of a capture" })?;
+            policy.captures.push(filter.with_reserved(reserved_of_number(from.u8()?)?));
+        }
+    }
     Ok(policy)
+}
+
+pub fn reserved_number(reserved: Reserved) -> u8 {
+    match reserved {
+        Reserved::Matched => 0,
+        Reserved::DollarHidden => 1,
+        Reserved::Hidden => 2,
+    }
+}
+
+pub fn reserved_of_number(number: u8) -> Result<Reserved, StateDamage> {
+    match number {
+        0 => Ok(Reserved::Matched),
+        1 => Ok(Reserved::DollarHidden),
+        2 => Ok(Reserved::Hidden),
+        _ => Err(StateDamage { what: "rule of a filter" }),
+    }
 }
 
 fn encode_settings(settings: &BTreeMap<String, String>) -> Bytes {
@@ -308,6 +361,13 @@ mod tests {
     fn effects_survive_their_bytes() {
         survives(&Effect::PutNode(NodeRecord { next_partition: 77, producer_block_end: 2000 }));
         survives(&Effect::PutStream(Arc::new(sample())));
+        let mut capturing = sample();
+        capturing.policy.captures = vec![Filter::parse("a/>").expect("a filter").with_reserved(Reserved::DollarHidden)];
+        capturing.policy.hidden = true;
+        survives(&Effect::PutStream(Arc::new(capturing)));
+        let subject = Bytes::from_static(b"a/b");
+        survives(&Effect::Retain { subject: subject.clone(), at: Some(Offset(9)) });
+        survives(&Effect::Retain { subject, at: None });
         survives(&Effect::DropStream(sample().id));
         survives(&Effect::ForgetProducer { partition: PartitionId(258), producer: ProducerId(5) });
         let expiring = vec![(3, firth_model::time::Millis(9))];
@@ -352,15 +412,18 @@ mod tests {
         let value = encode_stream(&stream);
         let hex: String = value.iter().map(|byte| format!("{byte:02x}")).collect();
         let added = concat!("e803000000000000", "005c260500000000", "0300000000000000", "ffffffffffffffff", "32");
-        assert_eq!(hex, stored("02", added));
+        let captures = "00000000";
+        assert_eq!(hex, stored("03", &format!("{added}{captures}")));
         assert_eq!(decode_stream(stream.id, &value).expect("own bytes"), stream);
+        let of_version_2 = decode_stream(stream.id, &unhex(&stored("02", added)));
+        assert_eq!(of_version_2.expect("bytes of the second release"), stream);
     }
 
     #[test]
     fn a_stream_of_version_1_is_read() {
         let stream = decode_stream(sample().id, &unhex(&stored("01", ""))).expect("bytes of the first release");
         assert_eq!(stream, sample());
-        assert!(decode_stream(sample().id, &unhex(&stored("03", ""))).is_err());
+        assert!(decode_stream(sample().id, &unhex(&stored("04", ""))).is_err());
     }
 
     #[test]

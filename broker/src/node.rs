@@ -28,6 +28,7 @@ use crate::clock_watch::ClockWatch;
 use crate::groups::GroupSettings;
 use crate::read_behind::Sources;
 use crate::recovery::{Recovered, RecoveryError, recover};
+use crate::routing::Shared;
 use crate::shard::{Archive, Checkpoint, Checkpointer, Log, Parts, Shard};
 use crate::view::View;
 
@@ -108,7 +109,8 @@ impl Node {
         };
         let mut shard = Shard::new(state, shard_parts);
         shard.clock_watch = Some(parts.watch);
-        let broker = Broker::new(inbox.clone(), view, parts.clock.clone(), parts.info).bounded(&parts.memory);
+        let broker = Broker::new(inbox.clone(), view.clone(), Arc::new(Shared(view.routing.clone())), parts.clock.clone(), parts.info)
+            .bounded(&parts.memory);
         let (door, board, clock) = (inbox.clone(), control.clone(), parts.clock);
         let spawned = std::thread::Builder::new().name("shard".to_owned()).spawn(move || run(shard, &door, &board, &clock));
         let shard = spawned.map_err(OpenError::Io)?;

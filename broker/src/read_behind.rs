@@ -64,6 +64,8 @@ pub struct Found {
     pub base: Offset,
     pub end: Offset,
     pub max_timestamp: i64,
+    /// 0 of what lies in a segment.
+    pub position: Position,
     pub batch: Bytes,
 }
 
@@ -124,7 +126,7 @@ fn read_once(sources: &Sources, partition: &PartitionView, mut from: Offset, byt
             if !records.batches.is_empty() && records.bytes + found.batch.len() > bytes_max as usize {
                 return false;
             }
-            records.push(found.batch);
+            records.push(found.batch, found.position);
             true
         };
         let spot = partition.index().find(from);
@@ -283,7 +285,7 @@ impl Sources {
         for piece in run {
             let at = usize::try_from(piece.position.0 - first.position.0).unwrap_or(usize::MAX);
             let batch = verified(&raw, at, piece)?;
-            if !take(Found { base: piece.base, end: piece.end, max_timestamp: piece.max_timestamp, batch }) {
+            if !take(Found { base: piece.base, end: piece.end, max_timestamp: piece.max_timestamp, position: piece.position, batch }) {
                 return Ok(false);
             }
         }
@@ -373,7 +375,8 @@ pub(crate) fn next_batch(rest: &mut Bytes) -> Option<Found> {
     let header = BatchHeader::parse(rest).ok()?;
     let bytes = usize::try_from(header.batch_bytes).ok().filter(|bytes| *bytes <= rest.len())?;
     let base = Offset::from_i64(header.base_offset)?;
-    Some(Found { base, end: base.plus(header.offset_count()), max_timestamp: header.max_timestamp, batch: rest.split_to(bytes) })
+    let (end, max_timestamp) = (base.plus(header.offset_count()), header.max_timestamp);
+    Some(Found { base, end, max_timestamp, position: Position(0), batch: rest.split_to(bytes) })
 }
 
 /// Rows from `from` on: no more than a read can give.

@@ -15,6 +15,7 @@ use firth_gateway::streams::StreamInfo;
 use firth_journal::commit::Completed;
 use firth_journal::entry::Entry;
 use firth_journal::spares::Room;
+use firth_model::batch::BatchHeader;
 use firth_model::ids::{ExtentNumber, Lsn, Offset, PartitionId, Position, SegmentId};
 use firth_model::limits::EXPIRING_RECORDS_MAX;
 use firth_model::removed::RunSet;
@@ -22,10 +23,12 @@ use firth_model::time::Millis;
 
 use crate::archiver::Job;
 use crate::archiving::{ArchiveSettings, Archiving};
+use crate::cursors::care::Care;
 use crate::effect::Effect;
 use crate::groups::{Context, GroupSettings, Out};
 use crate::partition::{Decision, Partition};
 use crate::replaced::Replaced;
+use crate::retained::RETAINED_STREAM;
 use crate::state::State;
 use crate::view::View;
 
@@ -72,6 +75,7 @@ pub(crate) enum Due {
     ShowStart(PartitionId, Offset),
     ShowReplaced(Vec<Replaced>),
     ShowRemoved(PartitionId, Arc<RunSet>),
+    ShowRetained(bytes::Bytes, Option<Offset>),
     Checkpoint(Checkpoint),
 }
 
@@ -92,6 +96,7 @@ pub struct Shard {
     /// The last effect on the catalog; the last on groups and cursors.
     pub(crate) catalog_lsn: Lsn,
     groups_lsn: Lsn,
+    pub(crate) cursor_care: Care,
     waiting: VecDeque<(Lsn, Due)>,
     /// Connections to be woken at the end of the turn.
     to_wake: Vec<Arc<Outbox>>,
@@ -132,8 +137,12 @@ impl Shard {
             parts.view.show_partition(held.view.clone());
         }
         for info in state.catalog.all() {
+            parts.view.routing.put(info);
             parts.view.show_stream(info.clone());
         }
+        parts.view.show_all_retained(&state.retained, state.catalog.by_name(RETAINED_STREAM));
+        let newest = state.partitions.values().filter_map(|held| held.view.index().rows().back().map(|row| row.position));
+        parts.view.show_to(newest.max().map_or(Position(0), |at| Position(at.0 + 1)));
         let mut dice = parts.dice;
         state.groups.recovered(&mut Context {
             now: parts.now,
@@ -141,6 +150,7 @@ impl Shard {
             settings: &parts.group_settings,
             random: &mut *dice,
         });
+        state.cursors.recovered(parts.now);
         Shard {
             state,
             view: parts.view,
@@ -156,6 +166,7 @@ impl Shard {
             durable: parts.last,
             catalog_lsn: Lsn(0),
             groups_lsn: Lsn(0),
+            cursor_care: Care::starting(parts.now),
             waiting: VecDeque::new(),
             to_wake: Vec::new(),
             room: Room::Plenty,
@@ -190,6 +201,7 @@ impl Shard {
         }
         self.group_timers();
         self.upkeep();
+        self.look_after_cursors();
         self.archive();
         if !self.entries.is_empty() {
             let last = self.log.append(&mut self.entries);
@@ -204,12 +216,15 @@ impl Shard {
     pub fn next_deadline(&self) -> Millis {
         let upkeep = self.upkeep.next_due().min(self.archiving.due);
         let upkeep = self.state.expiries.next_due().map_or(upkeep, |due| upkeep.min(due.max(self.upkeep.expiry_due)));
+        let upkeep = upkeep.min(self.cursor_care.next_due(&self.state.cursors));
         self.state.groups.next_deadline().map_or(upkeep, |groups| groups.min(upkeep))
     }
 
     fn request(&mut self, request: Request, reply: ReplyTo) {
         match request {
             Request::Publish(batches) => self.publish(batches, reply),
+            Request::Cursor(ask) => self.cursor(*ask, reply),
+            Request::Store(stores) => self.store(stores, reply),
             Request::Group(ask) => {
                 let mut out = Out::default();
                 let mut context = context(&mut self.state.catalog, &self.group_settings, &mut *self.dice, self.now);
@@ -257,10 +272,10 @@ impl Shard {
                     return Err(Refusal::TooLarge { bytes, bytes_max });
                 }
                 self.room_bytes = self.room_bytes.checked_sub(entry.bytes() as u64).ok_or(Refusal::StorageFull)?;
-                self.entries.push(entry);
-                self.last = self.last.next();
-                *upto = self.last;
-                self.state.apply_batch(publish.partition, &batch.header, base_offset, self.now, self.last);
+                for store in &publish.captured {
+                    self.store_one(store, upto)?;
+                }
+                *upto = self.append_batch(publish.partition, &batch.header, base_offset, entry);
                 if !publish.expires.is_empty() {
                     let expiring = publish.expires.clone();
                     *upto = self.emit(&Effect::Expire { partition: publish.partition, base: base_offset, expiring });
@@ -268,6 +283,14 @@ impl Shard {
                 Ok(firth_gateway::answer::Placed { base_offset, log_start, duplicate: false })
             }
         }
+    }
+
+    /// Applies a batch that was decided and queues its entry.
+    pub(crate) fn append_batch(&mut self, partition: PartitionId, header: &BatchHeader, base_offset: Offset, entry: Entry) -> Lsn {
+        self.entries.push(entry);
+        self.last = self.last.next();
+        self.state.apply_batch(partition, header, base_offset, self.now, self.last);
+        self.last
     }
 
     /// Applies an effect and queues its entry.
@@ -355,6 +378,9 @@ impl Shard {
             self.upkeep.sealed(extent);
             self.archiving.open_since = None;
         }
+        if let Some(group) = commit.groups.last() {
+            self.view.show_to(Position(group.position.0 + group.bytes.len() as u64));
+        }
         self.durable = commit.durable;
         while self.waiting.front().is_some_and(|(lsn, _)| *lsn <= self.durable) {
             if let Some((_, due)) = self.waiting.pop_front() {
@@ -397,6 +423,7 @@ impl Shard {
                     held.view.show_removed(removed);
                 }
             }
+            Due::ShowRetained(subject, at) => self.view.retain(&subject, at),
             Due::ShowReplaced(replaced) => self.show_replaced(&replaced),
             Due::Checkpoint(checkpoint) => self.checkpointer.write(checkpoint),
         }

@@ -14,6 +14,7 @@ use firth_model::ids::{ExtentNumber, Lsn, Offset, PartitionId, ProducerId, Segme
 use firth_model::time::Millis;
 
 use crate::catalog::Catalog;
+use crate::cursors::table::Cursors;
 use crate::effect::{Effect, NodeRecord, PARTITION, partition_key, partition_of_key};
 use crate::extents::Extents;
 use crate::groups::machine::Groups;
@@ -22,6 +23,7 @@ use crate::layout::{StateDamage, Writer};
 use crate::partition::Partition;
 use crate::removals::{self, Expiries, write_runs};
 use crate::replaced::{Replaced, read_entry, write_spans};
+use crate::retained::Retained;
 
 pub type Partitions = HashMap<PartitionId, Partition, foldhash::fast::RandomState>;
 
@@ -30,9 +32,11 @@ pub struct State {
     pub catalog: Catalog,
     pub partitions: Partitions,
     pub groups: Groups,
+    pub cursors: Cursors,
     pub kept: BTreeMap<String, BTreeMap<String, String>>,
     pub extents: Extents,
     pub expiries: Expiries,
+    pub retained: Retained,
     /// Over all partitions.
     pub producers: usize,
     dirty: Dirty,
@@ -54,9 +58,11 @@ impl State {
             catalog: Catalog::default(),
             partitions: Partitions::default(),
             groups,
+            cursors: Cursors::default(),
             kept: BTreeMap::new(),
             extents: Extents::of_size(extent_bytes),
             expiries: Expiries::default(),
+            retained: Retained::default(),
             producers: 0,
             dirty: Dirty::default(),
             dropped: Vec::new(),
@@ -117,6 +123,12 @@ impl State {
                 }
             }
             Effect::Group(effect) => self.groups.apply(effect),
+            Effect::Cursor(effect) => {
+                let mut gone = Vec::new();
+                self.cursors.apply(effect, &mut gone);
+                self.dirty.values.extend(gone.into_iter().map(|key| (key, None)));
+            }
+            Effect::Retain { subject, at } => self.retained.put(subject, *at),
         }
     }
 
@@ -351,9 +363,11 @@ impl State {
         let streams = self.catalog.all().map(|info| Effect::PutStream(info.clone()));
         let kept = self.kept.iter().map(|(owner, settings)| Effect::PutKept { owner: owner.clone(), settings: settings.clone() });
         let groups = self.groups.dump().into_iter().map(Effect::Group);
+        let cursors = self.cursors.dump().into_iter().map(Effect::Cursor);
+        let retained = self.retained.all().map(|(subject, at)| Effect::Retain { subject: subject.clone(), at: Some(at) });
         let expiring = self.expiries.all();
         let expiring = expiring.map(|(partition, base, expiring)| Effect::Expire { partition, base, expiring: expiring.clone() });
-        let effects = streams.chain(kept).chain(expiring).chain(groups).chain([Effect::PutNode(self.node)]);
+        let effects = streams.chain(kept).chain(expiring).chain(groups).chain(cursors).chain(retained).chain([Effect::PutNode(self.node)]);
         let pairs = effects.filter_map(|effect| effect.key_value());
         let mut dump: BTreeMap<Bytes, Bytes> = pairs.filter_map(|(key, value)| Some((key, value?))).collect();
         for (id, held) in &self.partitions {

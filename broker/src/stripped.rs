@@ -17,12 +17,12 @@ pub fn live_records(partition: &PartitionView, records: Records) -> Result<Recor
     let Some(removed) = partition.removed() else { return Ok(records) };
     let mut live = Records::default();
     let mut stepped_over = None;
-    for batch in records.batches {
+    for (batch, position) in records.batches.into_iter().zip(records.positions) {
         match strip(&batch, &removed) {
-            Ok(Cleaned::Whole) => live.push(batch),
-            Ok(Cleaned::Rewritten(rest)) => live.push(rest),
+            Ok(Cleaned::Whole) => live.push(batch, position),
+            Ok(Cleaned::Rewritten(rest)) => live.push(rest, position),
             Ok(Cleaned::Gone) => {
-                stepped_over = Some(batch);
+                stepped_over = Some((batch, position));
                 continue;
             }
             Err(error) => {
@@ -32,8 +32,8 @@ pub fn live_records(partition: &PartitionView, records: Records) -> Result<Recor
         }
         stepped_over = None;
     }
-    if let Some(batch) = stepped_over {
-        live.push(empty(&batch).map_err(|_| Refusal::Damaged)?);
+    if let Some((batch, position)) = stepped_over {
+        live.push(empty(&batch).map_err(|_| Refusal::Damaged)?, position);
     }
     Ok(live)
 }

@@ -10,6 +10,7 @@ use firth_model::removed::RunSet;
 use firth_model::time::Millis;
 
 use crate::effect::Effect;
+use crate::retained::RETAINED_STREAM;
 use crate::schedule::{
     CHECKPOINT_EVERY_BYTES, CHECKPOINT_EVERY_MS, EXPIRY_EVERY_MS, PRODUCERS_EVERY_MS, RETENTION_EVERY_MS, STARVED_EVERY_MS,
 };
@@ -111,11 +112,23 @@ impl Shard {
             });
         }
         for (partition, runs) in over {
+            self.retain_no_more(partition, &runs);
             let lsn = self.emit(&Effect::Remove { partition, runs });
             if let Some(held) = self.state.partitions.get(&partition) {
                 let removed = held.removed.clone();
                 self.due(lsn, Due::ShowRemoved(partition, removed));
             }
+        }
+    }
+
+    /// What is removed of the retained stream is not the newest of its subject any more.
+    fn retain_no_more(&mut self, partition: PartitionId, runs: &RunSet) {
+        if self.state.catalog.by_name(RETAINED_STREAM).is_none_or(|info| !info.partitions.contains(&partition)) {
+            return;
+        }
+        for subject in self.state.retained.among(runs) {
+            let lsn = self.emit(&Effect::Retain { subject: subject.clone(), at: None });
+            self.due(lsn, Due::ShowRetained(subject, None));
         }
     }
 

@@ -1,6 +1,7 @@
 //! What connections see of the log: durable, and without asking the shard.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use firth_gateway::future::BoxFuture;
@@ -8,7 +9,8 @@ use firth_gateway::refusal::Refusal;
 use firth_gateway::streams::StreamInfo;
 use firth_gateway::view::{Bounds, FoundBatch, LogView, ReadNow, Records, Waiter};
 use firth_journal::entry::batch_of;
-use firth_model::ids::{LeaderEpoch, Offset, PartitionId, StreamId};
+use firth_model::filter::Filter;
+use firth_model::ids::{LeaderEpoch, Offset, PartitionId, Position, StreamId};
 use firth_model::limits::COLD_READ_THREADS;
 use firth_model::names::StreamName;
 
@@ -16,6 +18,8 @@ use crate::cold::ColdThreads;
 use crate::index::Spot;
 use crate::partition_view::PartitionView;
 use crate::read_behind::{self, Sources};
+use crate::retained::{RETAINED_STREAM, Retained};
+use crate::routing::Routing;
 use crate::stripped::live_records;
 use crate::tail::Tail;
 
@@ -24,6 +28,10 @@ pub struct View {
     streams: RwLock<Streams>,
     partitions: RwLock<HashMap<PartitionId, Arc<PartitionView>, foldhash::fast::RandomState>>,
     pub tail: Tail,
+    /// Who gets what is published under a subject.
+    pub routing: Arc<Routing>,
+    shown: AtomicU64,
+    retained: RwLock<(Option<PartitionId>, Retained)>,
     sources: Sources,
     cold: ColdThreads,
 }
@@ -40,6 +48,9 @@ impl View {
             streams: RwLock::default(),
             partitions: RwLock::default(),
             tail: Tail::with_max(tail_bytes_max),
+            routing: Arc::default(),
+            shown: AtomicU64::new(0),
+            retained: RwLock::default(),
             sources,
             cold: ColdThreads::idle(),
         }
@@ -48,8 +59,28 @@ impl View {
     /// Shows a stream as it now is; its partitions must be known already.
     pub fn show_stream(&self, info: Arc<StreamInfo>) {
         let mut streams = self.streams.write().unwrap_or_else(PoisonError::into_inner);
-        streams.by_name.insert(info.name.clone(), info.clone());
+        if info.name.as_str() == RETAINED_STREAM {
+            self.retained.write().unwrap_or_else(PoisonError::into_inner).0 = info.partitions.first().copied();
+        }
+        if !info.policy.hidden {
+            streams.by_name.insert(info.name.clone(), info.clone());
+        }
         streams.by_id.insert(info.id, info);
+    }
+
+    /// Everything below is durable, and shown.
+    pub fn show_to(&self, position: Position) {
+        self.shown.fetch_max(position.0, Ordering::AcqRel);
+    }
+
+    pub fn show_all_retained(&self, retained: &Retained, stream: Option<&Arc<StreamInfo>>) {
+        let partition = stream.and_then(|info| info.partitions.first().copied());
+        *self.retained.write().unwrap_or_else(PoisonError::into_inner) = (partition, retained.clone());
+    }
+
+    /// The newest retained message of the subject is durable.
+    pub fn retain(&self, subject: &bytes::Bytes, at: Option<Offset>) {
+        self.retained.write().unwrap_or_else(PoisonError::into_inner).1.put(subject, at);
     }
 
     pub fn show_partition(&self, partition: Arc<PartitionView>) {
@@ -121,7 +152,7 @@ impl View {
                     behind = records.batches.is_empty();
                     return;
                 };
-                records.push(batch);
+                records.push(batch, row.position);
             }
         });
         if behind { ReadNow::Behind } else { ReadNow::Ready(records) }
@@ -198,5 +229,15 @@ impl LogView for View {
 
     fn park(&self, partition: PartitionId, seen_end: Offset, waiter: &Arc<Waiter>) -> bool {
         self.partition(partition).is_some_and(|partition| partition.park(seen_end, waiter))
+    }
+
+    fn shown(&self) -> Position {
+        Position(self.shown.load(Ordering::Acquire))
+    }
+
+    fn retained(&self, filter: &Filter) -> Option<(PartitionId, Vec<Offset>)> {
+        let retained = self.retained.read().unwrap_or_else(PoisonError::into_inner);
+        let offsets = retained.1.matching(filter);
+        retained.0.filter(|_| !offsets.is_empty()).map(|partition| (partition, offsets))
     }
 }

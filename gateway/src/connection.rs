@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use firth_model::filter::Filter;
+use firth_model::subject::Subject;
 
 use crate::answer::{Answer, Event, Tag};
 use crate::inbox::{Inbox, Submitted};
 use crate::live::{Overflow, RouteCache, Subscriber};
 use crate::outbox::{Budget, Outbox, ReplyTo};
+use crate::produced::{LiveProduced, Produced};
 use crate::publishing::{Publication, Publishing};
 use crate::refusal::Refusal;
-use crate::request::Request;
+use crate::request::{Request, Store};
 use crate::view::{LogView, RouteView};
 
 /// Requests go down, events come up; both are batches. Dropping it ends its live subscriptions.
@@ -92,6 +94,41 @@ impl Connection {
         if !replies.is_empty() {
             replies.into_iter().for_each(|reply| self.outbox.push(reply));
             self.outbox.wake();
+        }
+        Ok(())
+    }
+
+    /// Looks who else than its own stream is concerned by a batch that is to be produced to it. Adds to `captured` what others store, and
+    /// to `live` what live subscriptions are to be shown, with `at`: for `submit_produced`.
+    /// `subject` gives the stream's own subject, that of records which name none; a stream without one concerns nobody.
+    pub fn concerned(
+        &mut self,
+        subject: impl FnOnce() -> Option<Subject>,
+        produced: &Produced<'_>,
+        at: usize,
+        captured: &mut Vec<Store>,
+        live: &mut Vec<LiveProduced>,
+    ) {
+        if self.router.is_quiet() {
+            return;
+        }
+        let Some(subject) = subject() else { return };
+        let routes = self.routes.get_or_insert_with(|| self.router.cache());
+        produced.concern(&subject, routes.as_mut(), self.id, at, captured, live);
+    }
+
+    /// As `submit` of a `Request::Publish`, of which these messages are shown to live subscriptions when they are durable.
+    pub fn submit_produced(
+        &mut self,
+        tag: Tag,
+        request: Request,
+        live: Vec<LiveProduced>,
+    ) -> Result<(), Full<(Request, Vec<LiveProduced>)>> {
+        if let Err(Full(request)) = self.submit(tag, request) {
+            return Err(Full((request, live)));
+        }
+        if !live.is_empty() {
+            self.publishing.watch(tag, live);
         }
         Ok(())
     }

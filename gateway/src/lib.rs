@@ -15,6 +15,7 @@ pub mod link;
 pub mod live;
 pub mod message;
 pub mod outbox;
+pub mod produced;
 pub mod protocol;
 pub mod publishing;
 pub mod refusal;

@@ -61,8 +61,15 @@ pub struct Routes {
     /// The router's version; what is stored is matched again when it has moved.
     pub version: u64,
     pub live: Vec<LiveRoute>,
-    /// Streams that store it. Hidden ones only store what is guaranteed.
-    pub captures: Vec<Arc<StreamInfo>>,
+    pub captures: Vec<Capture>,
+}
+
+/// A stream that stores what is published under a subject. A hidden one only stores what is guaranteed.
+#[derive(Clone, Debug)]
+pub struct Capture {
+    pub stream: Arc<StreamInfo>,
+    /// Only because of the stream's own name.
+    pub by_name: bool,
 }
 
 #[derive(Clone, Debug)]

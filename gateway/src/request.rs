@@ -63,16 +63,21 @@ pub struct Publish {
     pub wait: Wait,
     /// Records that expire by themselves: offset counted from the batch's first, rising, and the moment. Empty for most batches.
     pub expires: Vec<(u32, Millis)>,
+    /// Its records that others capture too. Stored before it, so that who publishes it again loses none of them.
+    pub captured: Vec<Store>,
 }
 
-/// One message for the streams that capture its subject.
+/// One message, or several alike, for the streams that capture their subject.
 #[derive(Debug)]
 pub struct Store {
+    /// The first. Others have the same subject, no key of their own and no end, and are not retained.
     pub message: Arc<Message>,
-    /// The message as a batch of one record, as `stored::batch` makes it.
+    /// The messages as `stored::batch` makes it.
     pub batch: Batch,
     /// What matched; matched again if that is of an older version.
     pub routes: Arc<Routes>,
+    /// The stream that it was produced to, beside which only explicit captures store it. `None`: published under its subject.
+    pub origin: Option<StreamId>,
     pub receipt: Option<Receipt>,
 }
 
@@ -108,9 +113,21 @@ impl Request {
     pub fn weight(&self) -> usize {
         const PLAIN: usize = 256;
         match self {
-            Request::Publish(batches) => batches.iter().map(|publish| publish.batch.bytes().len() + PLAIN).sum(),
-            Request::Store(stores) => stores.iter().map(|store| store.batch.bytes().len() + PLAIN).sum(),
+            Request::Publish(batches) => batches.iter().map(|publish| publish.weight() + PLAIN).sum(),
+            Request::Store(stores) => stores.iter().map(|store| store.weight() + PLAIN).sum(),
             _ => PLAIN,
         }
+    }
+}
+
+impl Publish {
+    fn weight(&self) -> usize {
+        self.batch.bytes().len() + self.captured.iter().map(Store::weight).sum::<usize>()
+    }
+}
+
+impl Store {
+    fn weight(&self) -> usize {
+        self.batch.bytes().len()
     }
 }

@@ -92,6 +92,8 @@ pub trait LogView: Send + Sync {
 /// Who is subscribed to what, now.
 pub trait RouteView: Send + Sync {
     fn cache(&self) -> Box<dyn RouteCache>;
+    /// Nobody is subscribed, and no stream captures more than its own subject: what is produced to a stream concerns nobody else.
+    fn is_quiet(&self) -> bool;
     /// Adds a live subscription that every publish finds from now on. Names it, to take it away with the same filter.
     fn subscribe(&self, subscriber: &Arc<Subscriber>, subscription: u32, filter: &Filter) -> u64;
     fn unsubscribe(&self, name: u64, filter: &Filter);

@@ -14,6 +14,7 @@ pub mod key_map;
 pub mod ledger;
 pub mod limits;
 pub mod names;
+pub mod partitioner;
 pub mod record_reader;
 pub mod removed;
 pub mod spelling;

@@ -75,6 +75,7 @@ pub const LIVE_BYTES_MAX: usize = 8 << 20;
 pub const ROUTE_CACHE_ENTRIES_MAX: usize = 1024;
 /// Bytes of what one connection keeps of routes.
 pub const ROUTE_CACHE_BYTES_MAX: usize = 256 << 10;
+<<<<<<< HEAD
 /// Bytes of an MQTT CONNECT, and of all that a client makes a node keep before it said who it is: a will of full length fits.
 pub const MQTT_CONNECT_BYTES_MAX: u32 = 320 << 10;
 /// How long an MQTT client may take until its CONNECT is there; half-open connections cost no longer.
@@ -95,3 +96,29 @@ pub const MQTT_SUBSCRIPTIONS_MAX: usize = 100_000;
 pub const MQTT_LEG_READ_BYTES: u32 = 64 << 10;
 /// Retained messages that one round of an MQTT subscription reads.
 pub const MQTT_RETAINED_ROUND: usize = 64;
+=======
+/// Queue cursors of a node: their state lies in memory.
+pub const CURSORS_MAX: usize = 1_000_000;
+/// Bytes of a cursor's name: the longest client id of MQTT behind a protocol's prefix.
+pub const CURSOR_NAME_BYTES_MAX: usize = (64 << 10) + 64;
+/// Legs of one cursor: more subscriptions than a session can have read one by one.
+pub const CURSOR_LEGS_MAX: usize = 10_000;
+/// Notes of one cursor: one for each packet identifier of MQTT in both directions.
+pub const CURSOR_NOTES_MAX: usize = 128 << 10;
+/// Bytes of one note of a cursor or leg: what is larger belongs into a stream.
+pub const CURSOR_NOTE_BYTES_MAX: usize = 64 << 10;
+/// Bytes of all notes of one cursor: they lie in memory.
+pub const CURSOR_NOTES_BYTES_MAX: usize = 1 << 20;
+/// Marks of one leg: as many as there are packet identifiers in MQTT.
+pub const CURSOR_MARKS_MAX: usize = 65_535;
+/// Runs that one leg has settled out of order. What is settled is written as a whole, so this bounds what one settlement costs.
+pub const CURSOR_RUNS_MAX: usize = 4096;
+/// Cursor ids reserved by one durable entry.
+pub const CURSOR_ID_BLOCK: u64 = 1000;
+/// Records that a filter stream keeps for cursors that do not come back; the oldest go first.
+pub const FILTER_STREAM_RECORDS_MAX: u64 = 1_000_000;
+/// Bytes that a filter stream keeps for cursors that do not come back.
+pub const FILTER_STREAM_BYTES_MAX: u64 = 1 << 30;
+/// Bytes of messages that one connection published under one subject and that become one batch: a reader gets all of a batch.
+pub const JOINED_BYTES_MAX: usize = 64 << 10;
+>>>>>>> door

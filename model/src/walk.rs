@@ -86,21 +86,33 @@ impl<R: BufRead> Walk<R> {
         Ok(step)
     }
 
-    /// As `step`, and shows `see` the value of each header called `name` that has one of at most `WATCHED_BYTES_MAX` bytes. Only
-    /// headers with a name of that length cost anything. Names longer than that never occur.
-    pub fn step_watching(&mut self, name: &[u8], mut see: impl FnMut(&[u8])) -> Result<Step, WalkError> {
+    /// As `step`, and shows `see` each header called by one of `names`: the name's place among them, and the value, if it has one of at
+    /// most `WATCHED_BYTES_MAX` bytes. Only headers with a name of such a length cost anything. Names longer than that never occur.
+    pub fn step_watching<const N: usize>(
+        &mut self,
+        names: [&[u8]; N],
+        mut see: impl FnMut(usize, Option<&[u8]>),
+    ) -> Result<Step, WalkError> {
         let (step, headers, end) = self.front()?;
         for _ in 0..headers {
             self.stay_below(end)?;
             let length = self.length()?.ok_or_else(|| self.malformed("header without a key"))?;
             let mut buffer = [0; WATCHED_BYTES_MAX];
-            let is_watched = length as usize == name.len() && self.copy(length, &mut buffer)? == name;
-            if length as usize != name.len() {
+            let watched = if names.iter().any(|name| name.len() == length as usize) {
+                let name = self.copy(length, &mut buffer)?;
+                names.iter().position(|watched| *watched == name)
+            } else {
                 self.skip(u64::from(length))?;
-            }
-            match self.length()? {
-                Some(length) if is_watched && length as usize <= WATCHED_BYTES_MAX => see(self.copy(length, &mut buffer)?),
-                length => self.skip(u64::from(length.unwrap_or(0)))?,
+                None
+            };
+            match (self.length()?, watched) {
+                (Some(length), Some(watched)) if length as usize <= WATCHED_BYTES_MAX => {
+                    see(watched, Some(self.copy(length, &mut buffer)?))
+                }
+                (length, watched) => {
+                    self.skip(u64::from(length.unwrap_or(0)))?;
+                    watched.into_iter().for_each(|watched| see(watched, None));
+                }
             }
         }
         self.end_at(end)?;

@@ -146,12 +146,17 @@ pub struct Config {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
-    pub protocol: String,
+    /// One of those in `LISTENERS`.
+    pub protocol: &'static str,
     pub address: SocketAddr,
 }
 
+/// Everything a node can listen to: the protocol, and the settings of its address and port.
+const LISTENERS: [(&str, &str, &str); 3] =
+    [("kafka", "kafka.address", "kafka.port"), ("mqtt", "mqtt.address", "mqtt.port"), ("mqtt-ws", "mqtt.address", "mqtt.ws_port")];
+
 impl Config {
-    /// `listen` are the `--listen` flags (`kafka=ADDR:PORT`); when given, only these listeners start.
+    /// `listen` are the `--listen` flags (`PROTOCOL=ADDR:PORT`); when given, only these listeners start.
     pub fn from_values(values: &Values, listen: &[String]) -> Result<Config> {
         let optional_path = |name| Some(values.text(name)).filter(|text| !text.is_empty()).map(PathBuf::from);
         let mut listeners = Vec::new();
@@ -159,8 +164,10 @@ impl Config {
             listeners.push(parse_listener(text)?);
         }
         if listeners.is_empty() {
-            let address: IpAddr = values.text("kafka.address").parse().context("kafka.address must be an IP address")?;
-            listeners.push(Listener { protocol: "kafka".to_owned(), address: (address, values.required("kafka.port")?).into() });
+            for (protocol, address, port) in LISTENERS {
+                let ip: IpAddr = values.text(address).parse().with_context(|| format!("{address} must be an IP address"))?;
+                listeners.push(Listener { protocol, address: (ip, values.required(port)?).into() });
+            }
         }
         if values.text("allow_insecure") != "true" {
             refuse_open_doors(&listeners)?;
@@ -193,11 +200,12 @@ impl Config {
 
 fn parse_listener(text: &str) -> Result<Listener> {
     let (protocol, address) = text.split_once('=').ok_or_else(|| anyhow!("--listen {text}: PROTOCOL=ADDR:PORT is expected"))?;
-    if protocol != "kafka" {
-        bail!("--listen {text}: no protocol is called {protocol:?}; there is \"kafka\"");
-    }
+    let Some((known, ..)) = LISTENERS.into_iter().find(|(known, ..)| *known == protocol) else {
+        let known = LISTENERS.map(|(known, ..)| known).join(", ");
+        bail!("--listen {text}: no protocol is called {protocol:?}; there are {known}");
+    };
     let address = address.parse().with_context(|| format!("--listen {text}: ADDR:PORT is expected, ADDR an IP address"))?;
-    Ok(Listener { protocol: protocol.to_owned(), address })
+    Ok(Listener { protocol: known, address })
 }
 
 fn parse_advertise(text: &str) -> Result<Option<(String, u16)>> {

@@ -14,6 +14,7 @@ use firth_broker::clock_watch::ClockWatch;
 use firth_broker::groups::GroupSettings;
 use firth_broker::node::{Node, NodeParts};
 use firth_gateway::door::NodeInfo;
+use firth_gateway::link::StopSignal;
 use firth_gateway::protocol::Protocol;
 use firth_kafka::{Kafka, KafkaSettings};
 use firth_model::limits::{COMPACTION_MAP_BYTES, SEGMENT_BYTES};
@@ -116,6 +117,7 @@ async fn listen_and_wait(config: &Config, node: &Node, banner: impl FnOnce(&str)
     announce(config, &doors, banner)?;
     let mut serving = JoinSet::new();
     for door in doors {
+        serving.spawn(door.protocol.run(node.broker().clone(), StopSignal(stopping.clone())));
         serving.spawn(serve(door, node.broker().clone(), stopping.clone()));
     }
     tokio::select! {

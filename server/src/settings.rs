@@ -57,6 +57,9 @@ pub const SETTINGS: &[Setting] = &[
         default: "1",
         about: "Partitions of a topic that is made without saying how many.",
     },
+    Setting { name: "mqtt.address", kind: Kind::Text, default: "127.0.0.1", about: "Address the MQTT listeners bind to." },
+    Setting { name: "mqtt.port", kind: number(0, 65_535), default: "1883", about: "Port of MQTT; 0 takes any free one." },
+    Setting { name: "mqtt.ws_port", kind: number(0, 65_535), default: "8083", about: "Port of MQTT over WebSocket, path /mqtt." },
     Setting {
         name: "journal.extent_bytes",
         kind: number(4 << 20, 64 << 20),

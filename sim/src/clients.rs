@@ -196,7 +196,7 @@ impl Clients {
             let fields = format_args!("\"partition\":{},\"producer\":{producer},\"sequence\":{sequence}", partition.0);
             machine.history.note("sent", fields);
             let batch = make(sent.mark, sent.count, sent.filling);
-            Publish { partition, batch, wait: Wait::Durable, expires: Vec::new() }
+            Publish { partition, batch, wait: Wait::Durable, expires: Vec::new(), captured: Vec::new() }
         };
         let request = Request::Publish(sent.iter().map(publish).collect());
         let own = &mut self.memory.producers[producer];
@@ -207,7 +207,8 @@ impl Clients {
 
     /// Takes the answers that came up.
     pub fn hear(&mut self, world: &mut World, machine: &mut Machine) {
-        for Event::Reply { tag, result } in world.events() {
+        for event in world.events() {
+            let Event::Reply { tag, result } = event else { continue };
             let Some(asked) = self.asked.remove(&tag.0) else { continue };
             match result {
                 Ok(answer) => self.answered(machine, asked, answer),

@@ -55,7 +55,7 @@ impl Patterns {
 }
 
 fn find(regex: &Regex, catalog: &Catalog) -> BTreeSet<StreamId> {
-    catalog.all().filter(|info| regex.is_match(info.name.as_str())).map(|info| info.id).collect()
+    catalog.all().filter(|info| !info.policy.hidden && regex.is_match(info.name.as_str())).map(|info| info.id).collect()
 }
 
 fn compile(text: &str) -> Result<Regex, Refusal> {

@@ -70,7 +70,8 @@ impl Client {
             }
         }
         while answers.iter().any(Option::is_none) {
-            for Event::Reply { tag, result } in connection.events().await {
+            for event in connection.events().await {
+                let Event::Reply { tag, result } = event else { continue };
                 let answer = usize::try_from(tag.0).ok().and_then(|place| answers.get_mut(place));
                 answer.expect("the tag is a place given above").replace(result);
             }

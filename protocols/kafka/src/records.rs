@@ -3,6 +3,7 @@
 use std::io::BufRead;
 use std::ops::RangeInclusive;
 
+use firth_gateway::message::SUBJECT_HEADER;
 use firth_model::batch::{Batch, BatchHeader, CONTROL, DELETE_HORIZON, HEADER_BYTES, LOG_APPEND_TIME, TRANSACTIONAL};
 use firth_model::compression::{Codec, unfolding};
 use firth_model::expiry::{EXPIRES_AT, expires_at};
@@ -50,6 +51,8 @@ pub struct Summary {
     /// Records with a header `expires-at` that names a moment: their offset counted from the batch's first, rising, and the moment. Of
     /// several such headers the last counts.
     pub expires: Vec<(u32, Millis)>,
+    /// A record says under which subject it is published.
+    pub names_subject: bool,
 }
 
 /// Why a batch is refused. Kafka's code for most is INVALID_RECORD or CORRUPT_MESSAGE; the session decides.
@@ -136,10 +139,14 @@ fn check_body(mut walk: Walk<impl BufRead>, header: &BatchHeader, codec: Codec, 
     let mut latest: Option<(i64, i32)> = None;
     let mut faults = Vec::new();
     let mut expires = Vec::new();
+    let mut names_subject = false;
     for index in 0..header.record_count {
         let at = walk.at();
         let mut moment = None;
-        let step = walk.step_watching(EXPIRES_AT, |value| moment = expires_at(value).or(moment))?;
+        let step = walk.step_watching([EXPIRES_AT, SUBJECT_HEADER.as_bytes()], |which, value| match which {
+            0 => moment = value.and_then(expires_at).or(moment),
+            _ => names_subject = true,
+        })?;
         if step.offset_delta != index {
             return Err(WalkError::Malformed { at, what: "offsets are not consecutive" }.into());
         }
@@ -166,5 +173,5 @@ fn check_body(mut walk: Walk<impl BufRead>, header: &BatchHeader, codec: Codec, 
         return Err(RecordsError::Refused(faults));
     }
     let (max_timestamp, max_timestamp_delta) = latest.unwrap_or((-1, 0));
-    Ok(Summary { codec, max_timestamp, max_timestamp_delta, unfolded_bytes: walk.at(), expires })
+    Ok(Summary { codec, max_timestamp, max_timestamp_delta, unfolded_bytes: walk.at(), expires, names_subject })
 }

@@ -20,8 +20,9 @@ use firth_gateway::door::Broker;
 use firth_gateway::future::BoxFuture;
 use firth_gateway::link::{ByteStream, Link, LinkEnd, StopSignal};
 use firth_gateway::outbox::Charge;
+use firth_gateway::produced::LiveProduced;
 use firth_gateway::refusal::Refusal;
-use firth_gateway::request::{Publish, Request as DoorRequest};
+use firth_gateway::request::Request as DoorRequest;
 use firth_model::limits::{REQUEST_BYTES_MAX, REQUESTS_IN_FLIGHT_MAX};
 
 use crate::apis::{ApiKey, Request, Response};
@@ -30,7 +31,7 @@ use crate::codec::reader::Malformed;
 use crate::config::KafkaSettings;
 use crate::envelope::{Incoming, RequestHeader, read_request, write_response};
 use crate::handlers;
-use crate::handlers::produce::PendingProduce;
+use crate::handlers::produce::{Gathered, PendingProduce};
 
 /// First read of a connection that was idle, and all it may hold before a request is understood.
 const READ_BYTES_MIN: usize = 16 << 10;
@@ -77,12 +78,12 @@ pub struct Session {
     frame_charge: Option<(Charge, Instant)>,
     slots: VecDeque<Slot>,
     /// Batches of the current read, for one `Publish`.
-    batch: Vec<Publish>,
+    batch: Gathered,
     /// Produce requests in `slots` whose batches are in `batch`.
     produce_slots: usize,
     next_tag: u64,
     /// A publish that found the door full; the socket is left unread until it is taken.
-    held: Option<(Tag, DoorRequest)>,
+    held: Option<(Tag, DoorRequest, Vec<LiveProduced>)>,
     unsent: VecDeque<Bytes>,
     unsent_bytes: usize,
     /// Bytes given to the socket since the connection began; charges of answers, each with the count at which its last byte is sent.
@@ -111,7 +112,7 @@ impl Session {
             read_bytes: READ_BYTES_MIN,
             frame_charge: None,
             slots: VecDeque::new(),
-            batch: Vec::new(),
+            batch: Gathered::default(),
             produce_slots: 0,
             next_tag: 0,
             held: None,
@@ -148,8 +149,10 @@ impl Session {
                     Err(error) => self.unheard(error),
                 },
                 events = self.connection.events() => {
-                    for Event::Reply { tag, result } in events {
-                        self.published(tag, result)?;
+                    for event in events {
+                        if let Event::Reply { tag, result } = event {
+                            self.published(tag, result)?;
+                        }
                     }
                 }
                 () = poll_running(&mut self.slots), if running => {}
@@ -234,7 +237,7 @@ impl Session {
             Incoming::Request { header, request: Request::Produce(request) } => {
                 tracing::trace!(target: "path", hop = "codec.decode");
                 self.hurry_fetches();
-                let pending = handlers::produce::decide(&self.client, header.api_version, request, &mut self.batch);
+                let pending = handlers::produce::decide(&self.client, &mut self.connection, header.api_version, request, &mut self.batch);
                 self.produce_slots += 1;
                 self.slots.push_back(Slot::Produce { header, tag: Tag(self.next_tag), pending });
             }
@@ -272,23 +275,25 @@ impl Session {
         }
         let tag = Tag(self.next_tag);
         self.next_tag += 1;
-        if self.batch.is_empty() {
+        if self.batch.batches.is_empty() {
             // Every batch was refused on this side of the door.
             return self.published(tag, Ok(Answer::Placed(Vec::new())));
         }
         tracing::trace!(target: "path", hop = "session");
-        let request = DoorRequest::Publish(std::mem::take(&mut self.batch));
-        if let Err(Full(back)) = self.connection.submit(tag, request) {
-            self.held = Some((tag, back));
-        }
+        let Gathered { batches, live } = std::mem::take(&mut self.batch);
+        self.submit_produced(tag, DoorRequest::Publish(batches), live);
         Ok(())
     }
 
+    fn submit_produced(&mut self, tag: Tag, request: DoorRequest, live: Vec<LiveProduced>) {
+        if let Err(Full((request, live))) = self.connection.submit_produced(tag, request, live) {
+            self.held = Some((tag, request, live));
+        }
+    }
+
     fn retry_held(&mut self) {
-        if let Some((tag, request)) = self.held.take()
-            && let Err(Full(back)) = self.connection.submit(tag, request)
-        {
-            self.held = Some((tag, back));
+        if let Some((tag, request, live)) = self.held.take() {
+            self.submit_produced(tag, request, live);
         }
     }
 

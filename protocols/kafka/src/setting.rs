@@ -1,5 +1,7 @@
 //! What one Kafka setting is, and which values it takes.
 
+use firth_model::filter::Filter;
+
 /// The type of a value, as clients are told of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -43,6 +45,8 @@ pub enum Rule {
     ReplicaPairs,
     /// `latest`, `earliest` or `by_duration:` and an ISO 8601 duration.
     OffsetReset,
+    /// Filters over subjects in canonical text.
+    Filters,
 }
 
 /// At least `min`, with no other end.
@@ -93,6 +97,7 @@ impl Setting {
             Rule::Among(words) if self.kind == Kind::List => elements(value).all(|element| words.contains(&element)),
             Rule::Among(words) => words.contains(&value),
             Rule::ReplicaPairs => value == "*" || elements(value).all(is_pair),
+            Rule::Filters => elements(value).all(|element| Filter::parse(element).is_ok()),
             Rule::OffsetReset => matches!(value, "latest" | "earliest") || value.strip_prefix("by_duration:").is_some_and(is_duration),
         }
     }
@@ -106,6 +111,7 @@ impl Setting {
             Rule::Fraction => "from 0 to 1".to_owned(),
             Rule::Among(words) => format!("one of {}", words.join(", ")),
             Rule::ReplicaPairs => "* or pairs of partition and broker".to_owned(),
+            Rule::Filters => "filters such as order/init/>".to_owned(),
             Rule::OffsetReset => "latest, earliest or by_duration: and a duration".to_owned(),
         }
     }
@@ -168,6 +174,7 @@ mod tests {
         check(Kind::Double, Rule::Fraction, &[("0.50", "0.5"), ("1", "1.0")], &["1.1", "NaN", "x"]);
         check(Kind::List, Rule::Among(&["a", "b"]), &[("a , b", "a,b"), ("", "")], &["a,c", "A"]);
         check(Kind::List, Rule::ReplicaPairs, &[("*", "*"), ("0:1,10:2", "0:1,10:2"), ("", "")], &["0", ":1", "a:b"]);
+        check(Kind::List, Rule::Filters, &[("a/> , b/*/c", "a/>,b/*/c"), ("", "")], &["a/>/b"]);
         let good = [("latest", "latest"), ("by_duration:PT2H3.5S", "by_duration:PT2H3.5S"), ("by_duration:P1D", "by_duration:P1D")];
         check(Kind::Text, Rule::OffsetReset, &good, &["none", "by_duration:", "by_duration:P", "by_duration:PT", "by_duration:PT-1S"]);
     }

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use firth_gateway::streams::{Policy, TimeSource};
+use firth_model::filter::{Filter, Reserved};
 use firth_model::time::Millis;
 
 use crate::setting::{Kind, Rule, Setting, at_least, elements};
@@ -18,6 +19,7 @@ pub const BATCH_BYTES_MAX: u32 = 30 << 20;
 
 const CLEANUP_POLICY: &str = "cleanup.policy";
 const DELETE_RETENTION_MS: &str = "delete.retention.ms";
+const FIRTH_CAPTURES: &str = "firth.captures";
 const FIRTH_RETENTION_RECORDS: &str = "firth.retention.records";
 const MAX_COMPACTION_LAG_MS: &str = "max.compaction.lag.ms";
 const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
@@ -63,6 +65,8 @@ pub const TOPIC_SETTINGS: &[Setting] = &[
         "How long a compacted topic keeps the record that says a key is deleted."),
     setting("file.delete.delay.ms", Kind::Long, "60000", at_least(0), &["log.segment.delete.delay.ms"],
         "Wait before a removed file is deleted. Without effect: topics have no files of their own."),
+    setting(FIRTH_CAPTURES, Kind::List, "", Rule::Filters, &[],
+        "Filters over subjects whose records the topic stores, beside its own subject. Firth's own: Apache Kafka has no such setting."),
     setting(FIRTH_RETENTION_RECORDS, Kind::Long, "-1", at_least(-1), &[],
         "Records at which a partition loses its oldest ones; -1 sets no limit. Firth's own: Apache Kafka has no such setting."),
     setting("flush.messages", Kind::Long, LONG_MAX, at_least(1), &["log.flush.interval.messages"],
@@ -168,7 +172,14 @@ pub fn policy(settings: &BTreeMap<String, String>) -> Policy {
         // The largest number is how Kafka writes "never".
         compaction_lag_max_ms: limit(MAX_COMPACTION_LAG_MS, default.compaction_lag_max_ms).filter(|&lag| lag < i64::MAX as u64),
         dirty_ratio_percent: settings.get(MIN_CLEANABLE_DIRTY_RATIO).map_or(default.dirty_ratio_percent, |value| percent(value)),
+        captures: settings.get(FIRTH_CAPTURES).map(|value| captures(value)).unwrap_or_default(),
+        hidden: false,
     }
+}
+
+/// The filters of a checked list. One that begins with a wildcard does not capture what protocols keep for themselves.
+fn captures(value: &str) -> Vec<Filter> {
+    elements(value).filter_map(|text| Filter::parse(text).ok()).map(|filter| filter.with_reserved(Reserved::Hidden)).collect()
 }
 
 /// A fraction from 0 to 1, in hundredths; more than 1 counts as that.
@@ -202,7 +213,7 @@ mod tests {
 
     #[test]
     fn the_table_is_in_order_and_its_defaults_are_values() {
-        assert_eq!(TOPIC_SETTINGS.len(), 34);
+        assert_eq!(TOPIC_SETTINGS.len(), 35);
         assert!(TOPIC_SETTINGS.is_sorted_by_key(|setting| setting.name));
         for setting in TOPIC_SETTINGS {
             assert_eq!(setting.parse(setting.default).as_deref(), Ok(setting.default));
@@ -231,6 +242,7 @@ mod tests {
             ("min.compaction.lag.ms", "6"),
             ("max.compaction.lag.ms", "7"),
             ("min.cleanable.dirty.ratio", "0.29"),
+            ("firth.captures", "a/*/c,b/>"),
         ]);
         let expected = Policy {
             retention_ms: None,
@@ -244,6 +256,8 @@ mod tests {
             compaction_lag_min_ms: 6,
             compaction_lag_max_ms: Some(7),
             dirty_ratio_percent: 29,
+            captures: ["a/*/c", "b/>"].map(|text| Filter::parse(text).expect("a filter").with_reserved(Reserved::Hidden)).to_vec(),
+            hidden: false,
         };
         assert_eq!(policy(&check(&settings).expect("good")), expected);
     }
@@ -255,6 +269,7 @@ mod tests {
             set(&[("retention.ms", "-2")]),
             set(&[("cleanup.policy", "forget")]),
             set(&[("firth.retention.records", "-2")]),
+            set(&[("firth.captures", "a/>/b")]),
             set(&[("remote.storage.enable", "true")]),
             set(&[("min.compaction.lag.ms", "9"), ("max.compaction.lag.ms", "8")]),
         ] {

@@ -6,11 +6,14 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use firth_gateway::answer::Placed;
+use firth_gateway::connection::Connection;
+use firth_gateway::produced::{LiveProduced, Produced};
 use firth_gateway::refusal::Refusal;
 use firth_gateway::request::{Publish, Wait};
 use firth_gateway::streams::{StreamInfo, TimeSource};
 use firth_model::batch::{Batch, BatchError, stamp_append_time};
 use firth_model::ids::{PartitionId, PartitionIndex};
+use firth_model::stream_subject::subject_of_stream;
 use firth_model::time::Millis;
 use firth_model::walk::WalkError;
 
@@ -70,8 +73,40 @@ pub enum Answered {
     SilentFailure,
 }
 
-/// Checks every batch of a request; adds the good ones to `batches`.
-pub fn decide(client: &Client, version: i16, request: ProduceRequest, batches: &mut Vec<Publish>) -> PendingProduce {
+/// Batches of one read, for one `Publish`.
+#[derive(Default)]
+pub struct Gathered {
+    pub batches: Vec<Publish>,
+    /// What of them live subscriptions are to be shown.
+    pub live: Vec<LiveProduced>,
+}
+
+impl Gathered {
+    /// Adds a batch, with what it is to others than its own stream. Gives its place.
+    fn add(&mut self, connection: &mut Connection, stream: &StreamInfo, checked: Checked, silent: bool) -> usize {
+        let Checked { partition, batch, expires, names_subject, .. } = checked;
+        let (at, mut captured) = (self.batches.len(), Vec::new());
+        let wait = if silent { Wait::None } else { Wait::Durable };
+        connection.concerned(
+            || subject_of_stream(&stream.name).ok(),
+            &Produced { stream, batch: &batch, names_subject, guaranteed: !silent },
+            at,
+            &mut captured,
+            &mut self.live,
+        );
+        self.batches.push(Publish { partition, batch, wait, expires, captured });
+        at
+    }
+}
+
+/// Checks every batch of a request; adds the good ones to `gathered`.
+pub fn decide(
+    client: &Client,
+    connection: &mut Connection,
+    version: i16,
+    request: ProduceRequest,
+    gathered: &mut Gathered,
+) -> PendingProduce {
     let silent = request.acks == 0;
     let refusal = refuse_all(version, &request);
     let mut topics = Vec::with_capacity(request.topic_data.len());
@@ -84,13 +119,12 @@ pub fn decide(client: &Client, version: i16, request: ProduceRequest, batches: &
             let checked = match (refusal, &stream) {
                 (Some((code, message)), _) => Err(Fault::plain(code, message)),
                 (None, None) => Err(Fault::plain(missing, "there is no such topic")),
-                (None, Some(stream)) => check(client, stream, data),
+                (None, Some(stream)) => check(client, stream, data).map(|checked| (stream, checked)),
             };
             let outcome = match checked {
-                Ok(Checked { partition, batch, append_time, expires }) => {
-                    let at = batches.len();
-                    batches.push(Publish { partition, batch, wait: if silent { Wait::None } else { Wait::Durable }, expires });
-                    Outcome::Published { at, append_time }
+                Ok((stream, checked)) => {
+                    let append_time = checked.append_time;
+                    Outcome::Published { at: gathered.add(connection, stream, checked, silent), append_time }
                 }
                 Err(fault) => Outcome::Refused(fault),
             };
@@ -117,6 +151,7 @@ struct Checked {
     batch: Batch,
     append_time: Option<Millis>,
     expires: Vec<(u32, Millis)>,
+    names_subject: bool,
 }
 
 fn check(client: &Client, stream: &Arc<StreamInfo>, data: PartitionProduceData) -> Result<Checked, Fault> {
@@ -136,14 +171,15 @@ fn check(client: &Client, stream: &Arc<StreamInfo>, data: PartitionProduceData) 
         ..RecordRules::default()
     };
     let summary = check_records(&batch, &rules).map_err(|error| invalid(&error))?;
+    let (expires, names_subject) = (summary.expires, summary.names_subject);
     if log_gives_time {
         let stamped: Bytes = stamp_append_time(batch.bytes(), now.0);
         batch = Batch::trust(stamped).map_err(|error| broken(&error))?;
-        return Ok(Checked { partition, batch, append_time: Some(now), expires: summary.expires });
+        return Ok(Checked { partition, batch, append_time: Some(now), expires, names_subject });
     }
     // The index goes by the records' own times, whatever a careless producer wrote into the header.
     batch.header.max_timestamp = summary.max_timestamp;
-    Ok(Checked { partition, batch, append_time: None, expires: summary.expires })
+    Ok(Checked { partition, batch, append_time: None, expires, names_subject })
 }
 
 fn broken(error: &BatchError) -> Fault {

@@ -1,0 +1,236 @@
+//! Moves on queue cursors in the shard, their hidden streams, and what becomes of them with time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use firth_gateway::answer::Answer;
+use firth_gateway::cursors::{Attached, Attachment, CursorAnswer, CursorId, CursorMove, Keep, Leg, Settle};
+use firth_gateway::outbox::ReplyTo;
+use firth_gateway::refusal::Refusal;
+use firth_gateway::request::Request;
+use firth_gateway::streams::{Policy, StreamInfo};
+use firth_gateway::view::LogView;
+use firth_journal::spares::Room;
+use firth_model::filter::Filter;
+use firth_model::ids::{Lsn, Offset, PartitionId, StreamId};
+use firth_model::limits::{FILTER_STREAM_BYTES_MAX, FILTER_STREAM_RECORDS_MAX};
+use firth_model::names::StreamName;
+
+use super::care::{END_EVERY_MS, ENDED_AT_ONCE, TRIM_EVERY_MS};
+use super::deciding::Binding;
+use super::state::{CursorEffect, LegRecord};
+use crate::effect::Effect;
+use crate::shard::{Due, Shard};
+use crate::storing::hidden_policy;
+
+/// What the names of filter streams begin with.
+const NAME_BEGIN: &str = "_filter.";
+
+/// Why a lookup of what the shard has just put there cannot fail.
+const JUST_PUT: &str = "its effect was applied in this call";
+
+impl Shard {
+    pub(crate) fn cursor(&mut self, ask: CursorMove, reply: ReplyTo) {
+        let before = self.last;
+        let outcome = self.cursor_move(ask);
+        self.drop_idle_streams();
+        if self.last > before {
+            self.cursor_care.lsn = self.last;
+        }
+        let lsn = match &outcome {
+            Ok((_, true)) => self.cursor_care.lsn,
+            Ok((_, false)) | Err(_) => Lsn(0),
+        };
+        let result = outcome.map(|(answer, _)| Answer::Cursor(answer));
+        self.due(lsn, Due::Answer(reply, result));
+    }
+
+    /// The answer, and whether it has to wait until everything is durable.
+    fn cursor_move(&mut self, ask: CursorMove) -> Result<(CursorAnswer, bool), Refusal> {
+        match ask {
+            CursorMove::Attach { name, fresh, keep } => {
+                let attached = self.attach(&name, fresh, keep)?;
+                Ok((CursorAnswer::Attached(Box::new(attached)), true))
+            }
+            CursorMove::Detach { attachment, keep } => {
+                let effect = self.state.cursors.detaching(attachment, keep, self.now)?;
+                self.put(effect);
+                Ok((CursorAnswer::Done, true))
+            }
+            CursorMove::Bind { attachment, filter, note } => {
+                let (leg, new) = self.bind(attachment, &filter, note)?;
+                Ok((CursorAnswer::Bound { leg, new }, true))
+            }
+            CursorMove::Unbind { attachment, filter } => {
+                let effect = self.state.cursors.unbinding(attachment, &filter)?;
+                let there = effect.is_some();
+                effect.into_iter().for_each(|effect| self.put(effect));
+                Ok((CursorAnswer::Unbound(there), true))
+            }
+            CursorMove::Settle { attachment, settles } => {
+                let marked = self.settle(attachment, &settles)?;
+                Ok((CursorAnswer::Done, marked))
+            }
+            CursorMove::Note { attachment, notes } => {
+                let adds = notes.iter().any(|(_, note)| note.is_some());
+                let effects = self.state.cursors.noting(attachment, notes)?;
+                self.roomy(adds)?;
+                effects.into_iter().for_each(|effect| self.put(effect));
+                Ok((CursorAnswer::Done, true))
+            }
+            CursorMove::List { prefix } => {
+                let bounds = |partition: PartitionId| {
+                    let view = &self.state.partitions.get(&partition)?.view;
+                    Some((view.log_start(), view.durable_end()))
+                };
+                Ok((CursorAnswer::List(self.state.cursors.list(&prefix, bounds)), true))
+            }
+            CursorMove::Drop { name } => {
+                let cursor = self.state.cursors.by_name(&name).ok_or(Refusal::NotFound)?;
+                self.put(CursorEffect::DropCursor { cursor });
+                Ok((CursorAnswer::Done, true))
+            }
+        }
+    }
+
+    fn put(&mut self, effect: CursorEffect) {
+        self.emit(&Effect::Cursor(effect));
+    }
+
+    /// Refuses what would only fill a full disk. What frees space goes on.
+    fn roomy(&self, needed: bool) -> Result<(), Refusal> {
+        if needed && self.room != Room::Plenty { Err(Refusal::StorageFull) } else { Ok(()) }
+    }
+
+    fn attach(&mut self, name: &Bytes, fresh: bool, keep: Keep) -> Result<Attached, Refusal> {
+        let attaching = self.state.cursors.attaching(name, fresh, keep)?;
+        self.roomy(!attaching.found)?;
+        attaching.effects.into_iter().for_each(|effect| self.put(effect));
+        let attachment = self.state.cursors.attach(attaching.cursor).expect(JUST_PUT);
+        Ok(self.state.cursors.remembered(attachment, attaching.found).expect(JUST_PUT))
+    }
+
+    fn bind(&mut self, attachment: Attachment, filter: &Filter, note: Bytes) -> Result<(Leg, bool), Refusal> {
+        let (partition, new) = match self.state.cursors.binding(attachment, filter, &note)? {
+            Binding::Known { partition, effect } => {
+                effect.into_iter().for_each(|effect| self.put(effect));
+                (partition, false)
+            }
+            Binding::New => {
+                self.roomy(true)?;
+                (self.bind_anew(attachment.cursor, filter, note)?, true)
+            }
+        };
+        let cursors = &self.state.cursors;
+        let held = cursors.get(attachment.cursor).and_then(|held| held.leg(partition)).expect(JUST_PUT);
+        Ok((cursors.leg(held).expect(JUST_PUT), new))
+    }
+
+    fn bind_anew(&mut self, cursor: CursorId, filter: &Filter, note: Bytes) -> Result<PartitionId, Refusal> {
+        let known = self.state.cursors.filters.find(filter);
+        let partition = match known.filter(|partition| self.state.partitions.contains_key(partition)) {
+            Some(partition) => partition,
+            None => self.make_filter_stream(filter)?,
+        };
+        let floor = self.state.partitions.get(&partition).expect(JUST_PUT).next;
+        // What is journalled later lies at or above what is shown now.
+        let leg = LegRecord { filter: owned(filter)?, note, bound_at: self.view.shown(), floor };
+        self.put(CursorEffect::PutLeg { cursor, partition, leg: Box::new(leg) });
+        Ok(partition)
+    }
+
+    /// The hidden stream of one partition that stores what is published under the filter.
+    fn make_filter_stream(&mut self, filter: &Filter) -> Result<PartitionId, Refusal> {
+        let chance = uuid::Builder::from_random_bytes((self.dice)().to_le_bytes()).into_uuid();
+        let name = StreamName::parse(&format!("{NAME_BEGIN}{}", chance.simple())).map_err(|_| Refusal::InvalidName)?;
+        let kept = Policy { retention_records: Some(FILTER_STREAM_RECORDS_MAX), captures: vec![owned(filter)?], ..Policy::default() };
+        // Age removes nothing; what nobody comes back for is bounded by count and size.
+        let policy = Policy { retention_bytes: Some(FILTER_STREAM_BYTES_MAX), expires: true, ..hidden_policy(kept) };
+        let info = self.make_stream(name, 1, policy, BTreeMap::new())?;
+        info.partitions.first().copied().ok_or(Refusal::NotFound)
+    }
+
+    /// Whether a mark is among the effects.
+    fn settle(&mut self, attachment: Attachment, settles: &[Settle]) -> Result<bool, Refusal> {
+        let next = |partition: PartitionId| self.state.partitions.get(&partition).map(|held| held.next);
+        let (effects, marked) = self.state.cursors.settling(attachment, settles, next)?;
+        effects.into_iter().for_each(|effect| self.put(effect));
+        Ok(marked)
+    }
+
+    /// Streams whose last leg went.
+    fn drop_idle_streams(&mut self) {
+        for partition in self.state.cursors.filters.take_idle() {
+            if let Some(stream) = self.state.partitions.get(&partition).map(|held| held.stream) {
+                self.drop_filter_stream(stream);
+            }
+        }
+    }
+
+    fn drop_filter_stream(&mut self, stream: StreamId) {
+        let dropped = self.administer(Request::Drop { stream });
+        debug_assert!(dropped.is_ok(), "a stream that is there can be dropped");
+    }
+
+    /// Ends cursors, trims filter streams, and drops those that a crash left without a leg.
+    pub(crate) fn look_after_cursors(&mut self) {
+        let before = self.last;
+        if self.cursor_care.unswept {
+            self.cursor_care.unswept = false;
+            self.sweep_filter_streams();
+        }
+        if self.cursor_care.end_due <= self.now && self.state.cursors.next_end().is_some_and(|end| end <= self.now) {
+            self.cursor_care.end_due = self.now.plus(END_EVERY_MS);
+            self.end_cursors();
+        }
+        if self.cursor_care.trim_due <= self.now && self.state.cursors.filters.has_moved() {
+            self.cursor_care.trim_due = self.now.plus(TRIM_EVERY_MS);
+            self.trim_filter_streams();
+        }
+        if self.last > before {
+            self.cursor_care.lsn = self.last;
+        }
+    }
+
+    fn end_cursors(&mut self) {
+        // A clock that jumped must not end what was to be kept.
+        if self.clock_watch.as_ref().is_some_and(|watch| !watch.agrees()) {
+            return;
+        }
+        for _ in 0..ENDED_AT_ONCE {
+            let Some(cursor) = self.state.cursors.ended(self.now) else { break };
+            self.put(CursorEffect::DropCursor { cursor });
+        }
+        self.drop_idle_streams();
+    }
+
+    fn trim_filter_streams(&mut self) {
+        for (partition, floor) in self.state.cursors.filters.take_moved() {
+            let Some(held) = self.state.partitions.get(&partition) else { continue };
+            let before: Offset = floor.min(held.view.durable_end());
+            if before < floor {
+                self.state.cursors.filters.moved_again(partition);
+            }
+            let trimmed = self.administer(Request::Trim { partition, before: Some(before) });
+            debug_assert!(trimmed.is_ok(), "what is durable can be trimmed");
+        }
+    }
+
+    fn sweep_filter_streams(&mut self) {
+        let is_left = |info: &&Arc<StreamInfo>| {
+            let ours = info.policy.hidden && info.name.as_str().starts_with(NAME_BEGIN);
+            ours && !info.partitions.iter().any(|partition| self.state.cursors.filters.contains(*partition))
+        };
+        let left: Vec<StreamId> = self.state.catalog.all().filter(is_left).map(|info| info.id).collect();
+        left.into_iter().for_each(|stream| self.drop_filter_stream(stream));
+    }
+}
+
+/// A copy that does not hold on to the request it came in.
+fn owned(filter: &Filter) -> Result<Filter, Refusal> {
+    let text = Bytes::copy_from_slice(filter.as_bytes());
+    let copied = Filter::from_text(text).map_err(|_| Refusal::InvalidPattern { what: "no filter".to_owned() })?;
+    Ok(copied.with_reserved(filter.reserved()))
+}
