@@ -75,7 +75,6 @@ pub const LIVE_BYTES_MAX: usize = 8 << 20;
 pub const ROUTE_CACHE_ENTRIES_MAX: usize = 1024;
 /// Bytes of what one connection keeps of routes.
 pub const ROUTE_CACHE_BYTES_MAX: usize = 256 << 10;
-<<<<<<< HEAD
 /// Bytes of an MQTT CONNECT, and of all that a client makes a node keep before it said who it is: a will of full length fits.
 pub const MQTT_CONNECT_BYTES_MAX: u32 = 320 << 10;
 /// How long an MQTT client may take until its CONNECT is there; half-open connections cost no longer.
@@ -96,7 +95,6 @@ pub const MQTT_SUBSCRIPTIONS_MAX: usize = 100_000;
 pub const MQTT_LEG_READ_BYTES: u32 = 64 << 10;
 /// Retained messages that one round of an MQTT subscription reads.
 pub const MQTT_RETAINED_ROUND: usize = 64;
-=======
 /// Queue cursors of a node: their state lies in memory.
 pub const CURSORS_MAX: usize = 1_000_000;
 /// Bytes of a cursor's name: the longest client id of MQTT behind a protocol's prefix.
@@ -121,4 +119,3 @@ pub const FILTER_STREAM_RECORDS_MAX: u64 = 1_000_000;
 pub const FILTER_STREAM_BYTES_MAX: u64 = 1 << 30;
 /// Bytes of messages that one connection published under one subject and that become one batch: a reader gets all of a batch.
 pub const JOINED_BYTES_MAX: usize = 64 << 10;
->>>>>>> door
