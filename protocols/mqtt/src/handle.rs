@@ -105,11 +105,11 @@ impl Session {
                 self.window.remove(id);
                 self.settle(source);
             }
-            (Stage::SentOnce, Some(record)) => {
+            (Stage::SentOnce, Some(record)) if record.group == 0 => {
                 flight.stage = Stage::Releasing;
                 self.mark(record, id, 2);
             }
-            (Stage::SentOnce, None) => {
+            (Stage::SentOnce, _) => {
                 flight.stage = Stage::Released;
                 self.acknowledge(Packet::PubRel, id, ReasonCode::Success);
             }

@@ -48,6 +48,7 @@ impl Session {
             insist(&mut self.connection, tag, request).await;
         }
         let expiry_s = self.client.expiry_s;
+        self.leave_groups(expiry_s > 0 && self.durable.is_some());
         if let Some(durable) = self.durable.take() {
             let detach = CursorMove::Detach { attachment: durable.attachment, keep: Some(keep_of(expiry_s)) };
             insist(&mut self.connection, Tag(u64::MAX), Request::Cursor(Box::new(detach))).await;

@@ -149,7 +149,7 @@ impl Legs {
         let (_, at) = self.readers.iter().enumerate().filter_map(|(at, reader)| Some((reader.head()?, at))).min()?;
         let reader = self.readers.get_mut(at)?;
         let (_, stored) = reader.ahead.pop_front()?;
-        let source = Source { partition: reader.partition, offset: stored.offset };
+        let source = Source { partition: reader.partition, offset: stored.offset, group: 0 };
         self.stale |= reader.ahead.is_empty();
         let elsewhere = self.deliverer(&stored.message.subject) != Some(source.partition);
         Some(LegRecord { source, stored, elsewhere })

@@ -11,6 +11,7 @@ use crate::codec::reason::ReasonCode;
 use crate::inbound::Incoming;
 use crate::legs::{Handed, HandedOut, Legs};
 use crate::session::{Durable, NOTE_INCOMING, NOTE_KIND, NOTE_SUBSCRIPTION, Session};
+use crate::shares::RESUMED;
 use crate::subscriptions::Subscribed;
 use crate::window::{Source, Stage};
 
@@ -44,7 +45,7 @@ impl Session {
             }
             for mark in &leg.marks {
                 let Some(id) = u16::try_from(mark.tag).ok().and_then(PacketId::new) else { continue };
-                let source = Source { partition: leg.partition, offset: mark.offset };
+                let source = Source { partition: leg.partition, offset: mark.offset, group: 0 };
                 if mark.stage == WAITS_FOR_PUBREC {
                     durable.handed.before.insert(source, Handed::Marked(id.get()));
                     self.window.reserve(id);
@@ -76,11 +77,17 @@ impl Session {
         for id in releases {
             self.acknowledge(Packet::PubRel, id, ReasonCode::Success);
         }
+        let shared = self.subscriptions.all().filter(|(_, subscribed)| subscribed.shared);
+        for (number, text) in shared.map(|(number, subscribed)| (number, subscribed.text.clone())).collect::<Vec<_>>() {
+            self.join(&text, number, RESUMED);
+        }
     }
 
     fn subscribe_again(&mut self, subscribed: Subscribed) {
-        let filter = subscribed.filter.clone();
+        let (filter, shared) = (subscribed.filter.clone(), subscribed.shared);
         let number = self.subscriptions.put(subscribed);
-        self.connection.subscribe(number, filter, Overflow::DropNewest);
+        if !shared {
+            self.connection.subscribe(number, filter, Overflow::DropNewest);
+        }
     }
 }

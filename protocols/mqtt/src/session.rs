@@ -25,6 +25,7 @@ use crate::codec::text::Text;
 use crate::codec::version::ProtocolVersion;
 use crate::inbound::Inbound;
 use crate::legs::{HandedOut, Legs};
+use crate::membership::Memberships;
 use crate::node::Node;
 use crate::outgoing::Outgoing;
 use crate::queue::Queue;
@@ -124,6 +125,8 @@ pub struct Session {
     pub outgoing: Outgoing,
     pub replays: Replays,
     pub durable: Option<Box<Durable>>,
+    /// Groups of shared subscriptions.
+    pub memberships: Option<Box<Memberships>>,
     pub will: Option<Box<Will>>,
     /// PINGREQs that are answered behind what was to be sent before they came.
     pub pings: u32,
@@ -151,6 +154,7 @@ impl Session {
             queue: Queue::default(),
             replays: Replays::default(),
             durable: None,
+            memberships: None,
             will: None,
             pings: 0,
             outgoing: Outgoing::default(),
@@ -208,7 +212,12 @@ impl Session {
 
     /// The session needs the record no more.
     pub fn settle(&mut self, source: Option<Source>) {
-        let (Some(durable), Some(Source { partition, offset })) = (&mut self.durable, source) else { return };
+        let Some(source) = source else { return };
+        if source.group > 0 {
+            return self.memberships.iter_mut().for_each(|memberships| memberships.settle(&source));
+        }
+        let Source { partition, offset, .. } = source;
+        let Some(durable) = &mut self.durable else { return };
         if let Some(Settle { partition: last, what: Settlement::Done { to, .. } }) = durable.settles.last_mut()
             && *last == partition
             && *to == offset

@@ -42,12 +42,7 @@ impl Session {
             self.end(Ending::Refused(ReasonCode::MalformedPacket));
             return ReasonCode::MalformedPacket;
         }
-        match shared_parts(&text) {
-            Ok(None) => {}
-            Ok(Some(_)) if self.client.version.has_properties() => return ReasonCode::SharedSubscriptionsNotSupported,
-            Ok(Some(_)) | Err(_) if self.client.version.has_properties() => return ReasonCode::TopicFilterInvalid,
-            Ok(Some(_)) | Err(_) => return ReasonCode::UnspecifiedError,
-        }
+        let Ok(share) = shared_parts(&text).map(|parts| parts.is_some()) else { return ReasonCode::TopicFilterInvalid };
         if self.client.bridge {
             options.no_local = true;
             options.retain_as_published = true;
@@ -61,9 +56,14 @@ impl Session {
             subscribed.leg = before.leg;
             subscribed.note = before.note;
         }
-        let filter = subscribed.filter.clone();
+        let (text, filter) = (subscribed.text.clone(), subscribed.filter.clone());
         let number = self.subscriptions.put(subscribed);
-        if existing.is_none() {
+        if share {
+            if let Some(operation) = &mut self.operation {
+                operation.missing += 1;
+            }
+            self.join(&text, number, at);
+        } else if existing.is_none() {
             self.connection.subscribe(number, filter, Overflow::DropNewest);
         }
         self.keep_subscription(at, number);
@@ -74,6 +74,7 @@ impl Session {
         };
         if let Some(Operation { replays: Some(numbers), .. }) = self.operation.as_deref_mut()
             && replays
+            && !share
         {
             numbers.push(number);
         }
@@ -89,7 +90,7 @@ impl Session {
         let (Some(durable), Some(subscribed)) = (&mut self.durable, self.subscriptions.get_mut(number)) else { return };
         let attachment = durable.attachment;
         let mut moves = Vec::new();
-        if subscribed.options.qos == QoS::AtMostOnce {
+        if subscribed.shared || subscribed.options.qos == QoS::AtMostOnce {
             if let Some(partition) = subscribed.leg.take() {
                 durable.legs.remove(partition);
                 moves.push(CursorMove::Unbind { attachment, filter: subscribed.filter.clone() });
@@ -134,6 +135,9 @@ impl Session {
         let Some((number, removed)) = number.and_then(|number| Some((number, self.subscriptions.remove(number)?))) else {
             return ReasonCode::NoSubscriptionExisted;
         };
+        if removed.shared {
+            self.leave_group(text);
+        }
         self.connection.unsubscribe(number);
         self.replays.forget(number);
         if let Some(durable) = &mut self.durable {
@@ -186,6 +190,9 @@ impl Session {
                 replays.retain(|replay| *replay != number);
                 if let Some(removed) = self.subscriptions.remove(number) {
                     self.connection.unsubscribe(number);
+                    if removed.shared {
+                        self.leave_group(&removed.text);
+                    }
                     if let (Some(durable), Some(partition)) = (&mut self.durable, removed.leg) {
                         durable.legs.remove(partition);
                     }
