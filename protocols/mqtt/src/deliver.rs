@@ -111,7 +111,7 @@ impl Session {
     /// Sends the next record of the legs, or settles it unseen.
     fn deliver_record(&mut self) {
         let Some(durable) = &mut self.durable else { return };
-        let Some(LegRecord { source, stored, elsewhere }) = durable.legs.next() else { return };
+        let Some(LegRecord { source, stored, elsewhere, closing }) = durable.legs.next() else { return };
         let handed = durable.handed.before.remove(&source);
         if let Some(Handed::Received(_)) = handed {
             // Its PUBREL is on its way already.
@@ -124,7 +124,11 @@ impl Session {
             _ => None,
         };
         let expired = again.is_none() && is_expired(message, self.broker.now());
-        let grant = if elsewhere || expired { None } else { self.subscriptions.grant_for(&message.subject, own) };
+        let grant = match closing {
+            true => again.map(|_| Grant::default()),
+            false if elsewhere || expired => None,
+            false => self.subscriptions.grant_for(&message.subject, own),
+        };
         let Some(mut grant) = grant else { return self.settle(Some(source)) };
         match handed {
             Some(Handed::Once(_)) => grant.qos = QoS::AtLeastOnce,

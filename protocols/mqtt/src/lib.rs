@@ -10,6 +10,7 @@ pub mod chores;
 pub mod codec;
 pub mod connect;
 pub mod deliver;
+pub mod fresh;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod group_run;

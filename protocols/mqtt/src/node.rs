@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 use firth_model::limits::{MQTT_IN_FLIGHT_MAX, MQTT_RECEIVE_MAXIMUM, MQTT_TOPIC_ALIASES, REQUEST_BYTES_MAX};
 use firth_model::time::Millis;
 
+use crate::fresh::Fresh;
 use crate::registry::{Counts, Registry};
 use crate::shared::Groups;
 use crate::wills::{Delayed, Holder};
@@ -51,6 +52,7 @@ pub struct Node {
     pub registry: Arc<Registry>,
     pub delayed: Delayed,
     pub groups: Groups,
+    pub fresh: Fresh,
     pub counts: Counts,
     /// When the node started; 0 until it did.
     pub started: std::sync::OnceLock<Millis>,
@@ -65,6 +67,7 @@ impl Node {
             registry: Arc::default(),
             delayed: Delayed::default(),
             groups: Groups::default(),
+            fresh: Fresh::default(),
             counts: Counts::default(),
             started: std::sync::OnceLock::new(),
             is_run: AtomicBool::new(false),

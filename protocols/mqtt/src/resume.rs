@@ -1,6 +1,6 @@
 //! A session that goes on where an earlier connection left it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use firth_gateway::cursors::Attached;
 use firth_gateway::live::Overflow;
@@ -10,7 +10,7 @@ use crate::codec::qos::PacketId;
 use crate::codec::reason::ReasonCode;
 use crate::inbound::Incoming;
 use crate::legs::{Handed, HandedOut, Legs};
-use crate::session::{Durable, NOTE_INCOMING, NOTE_KIND, NOTE_SUBSCRIPTION, Session};
+use crate::session::{CLOSING_NOTE, Durable, NOTE_INCOMING, NOTE_KIND, NOTE_SUBSCRIPTION, Session};
 use crate::shares::RESUMED;
 use crate::subscriptions::Subscribed;
 use crate::window::{Source, Stage};
@@ -30,6 +30,7 @@ impl Session {
             marking: Vec::new(),
             own: std::collections::VecDeque::new(),
             notes: HashSet::new(),
+            closing: HashMap::new(),
         };
         let sent = self.node.registry.take_sent(&self.client.id);
         for (source, id) in sent.into_iter().filter(|_| !fresh) {
@@ -39,7 +40,10 @@ impl Session {
         let mut releases = Vec::new();
         for leg in &attached.legs {
             durable.legs.add(leg);
-            if let Some(mut subscribed) = Subscribed::from_note(&leg.note) {
+            if leg.note == CLOSING_NOTE {
+                durable.legs.set_closing(leg.partition, true);
+                durable.closing.insert(leg.partition, leg.filter.clone());
+            } else if let Some(mut subscribed) = Subscribed::from_note(&leg.note) {
                 subscribed.leg = Some(leg.partition);
                 self.subscribe_again(subscribed);
             }

@@ -41,6 +41,7 @@ impl Session {
         self.pump();
         self.answer_pings();
         self.flush_settles();
+        self.end_closing();
     }
 
     /// Whether what the client sends is looked at: not while it lets too much be undone, or does not take what it is sent.

@@ -1,5 +1,7 @@
 //! SUBSCRIBE and UNSUBSCRIBE of a client.
 
+use std::sync::Arc;
+
 use firth_gateway::cursors::{CursorMove, Leg};
 use firth_gateway::live::Overflow;
 use firth_gateway::refusal::Refusal;
@@ -87,14 +89,17 @@ impl Session {
 
     /// Asks for what a persistent session keeps of a subscription: a leg from QoS 1 on, else a note.
     fn keep_subscription(&mut self, at: usize, number: u32) {
-        let (Some(durable), Some(subscribed)) = (&mut self.durable, self.subscriptions.get_mut(number)) else { return };
-        let attachment = durable.attachment;
+        let Some(attachment) = self.durable.as_ref().map(|durable| durable.attachment) else { return };
         let mut moves = Vec::new();
+        if let Some(subscribed) = self.subscriptions.get_mut(number)
+            && subscribed.options.qos == QoS::AtMostOnce
+            && let Some(partition) = subscribed.leg.take()
+        {
+            let filter = subscribed.filter.clone();
+            moves.push(self.end_leg(attachment, partition, filter));
+        }
+        let (Some(durable), Some(subscribed)) = (&mut self.durable, self.subscriptions.get_mut(number)) else { return };
         if subscribed.shared || subscribed.options.qos == QoS::AtMostOnce {
-            if let Some(partition) = subscribed.leg.take() {
-                durable.legs.remove(partition);
-                moves.push(CursorMove::Unbind { attachment, filter: subscribed.filter.clone() });
-            }
             let note = subscribed.note.unwrap_or_else(|| free_note(&durable.notes));
             durable.notes.insert(note);
             subscribed.note = Some(note);
@@ -140,14 +145,12 @@ impl Session {
         }
         self.connection.unsubscribe(number);
         self.replays.forget(number);
-        if let Some(durable) = &mut self.durable {
-            let attachment = durable.attachment;
+        if let Some(attachment) = self.durable.as_ref().map(|durable| durable.attachment) {
             let mut moves = Vec::new();
             if let Some(partition) = removed.leg {
-                durable.legs.remove(partition);
-                moves.push(CursorMove::Unbind { attachment, filter: removed.filter });
+                moves.push(self.end_leg(attachment, partition, removed.filter));
             }
-            if let Some(note) = removed.note {
+            if let (Some(note), Some(durable)) = (removed.note, &mut self.durable) {
                 durable.notes.remove(&note);
                 moves.push(CursorMove::Note { attachment, notes: vec![(note, None)] });
             }
@@ -157,15 +160,20 @@ impl Session {
     }
 
     /// The leg of a subscription is durable.
-    pub fn bound(&mut self, at: usize, number: u32, leg: &Leg) {
-        if let (Some(durable), Some(subscribed)) = (&mut self.durable, self.subscriptions.get_mut(number)) {
+    pub fn bound(&mut self, number: u32, leg: &Leg) {
+        // A leg that is only bound to be ended later belongs to no subscription any more.
+        if let (Some(durable), Some(subscribed)) = (&mut self.durable, self.subscriptions.get_mut(number))
+            && subscribed.options.qos != QoS::AtMostOnce
+        {
             // A leg that was there keeps its place: its reader is further than what is settled.
-            if subscribed.leg != Some(leg.partition) {
+            if durable.closing.remove(&leg.partition).is_some() {
+                durable.legs.set_closing(leg.partition, false);
+                subscribed.leg = Some(leg.partition);
+            } else if subscribed.leg != Some(leg.partition) {
                 durable.legs.add(leg);
                 subscribed.leg = Some(leg.partition);
             }
         }
-        let _ = at;
         self.step_done();
     }
 
@@ -214,12 +222,18 @@ impl Session {
         for number in replays {
             let Some(subscribed) = self.subscriptions.get(number) else { continue };
             let filter = subscribed.filter.clone();
-            if let Some((partition, offsets)) = self.broker.view().retained(&filter) {
-                self.replays.add(number, partition, offsets);
+            // What is stored between the two looks is in both, and the fresh one wins.
+            let fresh = self.node.fresh.matching(&filter);
+            let stored = self.broker.view().retained(&filter);
+            if let Some((partition, offsets)) = stored {
+                self.replays.add(number, partition, offsets, fresh.iter().map(|message| message.subject.clone()).collect());
+            }
+            for message in fresh.into_iter().filter(|message| message.value.is_some()) {
+                self.replays.add_ready(number, message);
             }
             for message in sys::values(&self.node, self.broker.now()) {
                 if filter.matches(&message.subject) {
-                    self.replays.add_ready(number, message);
+                    self.replays.add_ready(number, Arc::new(message));
                 }
             }
         }

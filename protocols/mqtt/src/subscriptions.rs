@@ -46,6 +46,12 @@ pub struct Grant {
     pub retain_as_published: bool,
 }
 
+impl Default for Grant {
+    fn default() -> Grant {
+        Grant { qos: QoS::AtMostOnce, identifiers: Vec::new(), retain_as_published: false }
+    }
+}
+
 impl Subscriptions {
     pub fn len(&self) -> usize {
         self.by_text.len()
@@ -118,7 +124,7 @@ fn grant<'a>(matching: impl Iterator<Item = &'a Subscribed>, own: bool) -> Optio
         if own && options.no_local {
             continue;
         }
-        let grant = grant.get_or_insert(Grant { qos: QoS::AtMostOnce, identifiers: Vec::new(), retain_as_published: false });
+        let grant = grant.get_or_insert_default();
         grant.qos = grant.qos.max(options.qos);
         grant.identifiers.extend(*identifier);
         grant.retain_as_published |= options.retain_as_published;

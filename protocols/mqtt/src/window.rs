@@ -99,6 +99,12 @@ impl Window {
         sent.filter_map(|(id, flight)| Some((flight.source.filter(|source| source.group == 0)?, *id))).collect()
     }
 
+    /// Whether something of a leg is in flight.
+    pub fn has_of(&self, partition: PartitionId) -> bool {
+        let mut sources = self.flying.values().filter_map(|flight| flight.source);
+        sources.any(|source| source.group == 0 && source.partition == partition)
+    }
+
     /// What is in flight of groups.
     pub fn shared(&self) -> Vec<(Source, PacketId, Stage)> {
         let all = self.flying.iter();
