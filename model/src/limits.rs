@@ -121,3 +121,5 @@ pub const FILTER_STREAM_BYTES_MAX: u64 = 1 << 30;
 pub const JOINED_BYTES_MAX: usize = 64 << 10;
 /// Messages of groups that wait for one member of MQTT's shared subscriptions: what its connection sends in one go.
 pub const MQTT_SHARED_AHEAD: usize = 64;
+/// Largest MQTT packet, unless set otherwise: what Mosquitto announces, and above the largest batch of a stream.
+pub const MQTT_PACKET_BYTES: u32 = 2_000_000;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use firth_model::limits::{MQTT_IN_FLIGHT_MAX, MQTT_RECEIVE_MAXIMUM, MQTT_TOPIC_ALIASES, REQUEST_BYTES_MAX};
+use firth_model::limits::{MQTT_IN_FLIGHT_MAX, MQTT_PACKET_BYTES, MQTT_RECEIVE_MAXIMUM, MQTT_TOPIC_ALIASES, REQUEST_BYTES_MAX};
 use firth_model::time::Millis;
 
 use crate::fresh::Fresh;
@@ -34,7 +34,7 @@ impl Default for MqttSettings {
             receive_maximum: MQTT_RECEIVE_MAXIMUM,
             in_flight_max: MQTT_IN_FLIGHT_MAX,
             topic_aliases: MQTT_TOPIC_ALIASES,
-            packet_bytes_max: None,
+            packet_bytes_max: Some(MQTT_PACKET_BYTES),
             keep_alive_s_max: None,
             session_expiry_s_max: None,
         }
