@@ -37,6 +37,7 @@ class Link:
         self.bytes = b""
         self.inbox = []
         self.seen = []
+        self.longest = 0  # bytes of the longest packet that came
         self.aliases = {}
 
     def send(self, *what):
@@ -83,6 +84,7 @@ class Link:
         body, first = self.bytes[at : at + length], self.bytes[0]
         self.bytes = self.bytes[at + length :]
         packet = packets.decode(first, body, self.level)
+        self.longest = max(self.longest, len(packet.raw))
         self.seen.append((packet.kind, packet.packet_id, packet.topic, hex(packet.reason)))
         return packet
 

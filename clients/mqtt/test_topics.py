@@ -35,7 +35,7 @@ MATCHES = [
 ]
 
 
-@pytest.mark.parametrize(("filter", "hits", "misses"), MATCHES, ids=[f"{filter}-{at}" for at, (filter, _, _) in enumerate(MATCHES)])
+@pytest.mark.parametrize(("filter", "hits", "misses"), MATCHES, ids=[f"{one[0]}-{at}" for at, one in enumerate(MATCHES)])
 @v5("4.7.0-1", "4.7.1-1", "4.7.1-2", "4.7.2-1", "4.7.3-4", "3.3.2-3", "4.5.0-1")
 @v3("4.7.1-1", "4.7.1-2", "4.7.1-3", "4.7.2-1", "4.7.3-4", "3.3.2-3", "3.8.3-2")
 def test_matches(client, level, topic, filter, hits, misses):
