@@ -25,7 +25,7 @@ def body(level=5, flags=2, *fields, name="MQTT", props=b"\0"):
 
 
 @LEVELS
-@v5("3.1.4-5", "3.2.0-1", "3.2.2-2", "3.2.2-8", "4.2.0-1")
+@v5("3.1.4-5", "3.2.0-1", "3.2.2-1", "3.2.2-2", "3.2.2-8", "4.2.0-1")
 @v3("3.1.4-4", "3.2.0-1", "3.2.2-1", "7.0.0-2", "7.1.1-1")
 def test_accepts_and_answers_first(client, level):
     one = client(level)

@@ -218,8 +218,8 @@ def test_order_of_one_publisher(client, level, topic, qos):
     assert subscriber.payloads(100) == wanted
 
 
-@v5("4.6.0-5")
-@v3("4.6.0-6")
+@v5("4.6.0-2", "4.6.0-3", "4.6.0-5")
+@v3("4.6.0-2", "4.6.0-3", "4.6.0-6")
 def test_order_of_answers(client, level, topic):
     """PUBACKs, PUBRECs and PUBCOMPs come in the order of what they answer."""
     one = client(level)
