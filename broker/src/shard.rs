@@ -224,6 +224,7 @@ impl Shard {
         match request {
             Request::Publish(batches) => self.publish(batches, reply),
             Request::Cursor(ask) => self.cursor(*ask, reply),
+            Request::Barrier => self.due(self.last, Due::Answer(reply, Ok(Answer::Done))),
             Request::Store(stores) => self.store(stores, reply),
             Request::Group(ask) => {
                 let mut out = Out::default();
