@@ -72,6 +72,8 @@ pub struct Durable {
 pub enum Asked {
     /// One step of the SUBSCRIBE or UNSUBSCRIBE in work; which of its subscriptions, and its number.
     Step { at: usize, number: u32 },
+    /// What was published before the SUBSCRIBE in work is durable.
+    Barrier,
     /// Marks of these exchanges are durable.
     Marked(Vec<PacketId>),
     /// Incoming identifiers are forgotten: PUBCOMP.
