@@ -1,4 +1,4 @@
-//! Moves on queue cursors in the shard, their hidden streams, and what becomes of them with time.
+//! Moves on queue cursors in the shard, and their upkeep.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

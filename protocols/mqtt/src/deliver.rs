@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use firth_gateway::live::LiveDelivery;
+use firth_gateway::message::LiveDelivery;
 use firth_gateway::message::Message;
 use firth_gateway::view::LogView;
 use firth_model::ids::Position;

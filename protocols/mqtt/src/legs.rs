@@ -1,4 +1,4 @@
-//! Reads the legs of a persistent session, merged in the order of the journal.
+//! Legs of a session, merged in the order of the journal.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! SUBSCRIBE and UNSUBSCRIBE of a client.
 
 use firth_gateway::cursors::{CursorMove, Leg};
-use firth_gateway::live::Overflow;
+use firth_gateway::message::Overflow;
 use firth_gateway::refusal::Refusal;
 use firth_gateway::request::Request;
 use firth_model::limits::{MQTT_SUBSCRIPTIONS_MAX, SUBJECT_LEVELS_MAX};
