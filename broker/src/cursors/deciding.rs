@@ -29,7 +29,10 @@ pub struct Attaching {
 /// A bind that may be done.
 pub enum Binding {
     /// There is a leg; the effect, if any, puts another note to it.
-    Known { partition: PartitionId, effect: Option<CursorEffect> },
+    Known {
+        partition: PartitionId,
+        effect: Option<CursorEffect>,
+    },
     New,
 }
 

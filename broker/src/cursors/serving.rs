@@ -145,11 +145,7 @@ impl Shard {
     fn make_filter_stream(&mut self, filter: &Filter) -> Result<PartitionId, Refusal> {
         let chance = uuid::Builder::from_random_bytes((self.dice)().to_le_bytes()).into_uuid();
         let name = StreamName::parse(&format!("{NAME_BEGIN}{}", chance.simple())).map_err(|_| Refusal::InvalidName)?;
-        let kept = Policy {
-            retention_records: Some(FILTER_STREAM_RECORDS_MAX),
-            captures: vec![owned(filter)?],
-            ..Policy::default()
-        };
+        let kept = Policy { retention_records: Some(FILTER_STREAM_RECORDS_MAX), captures: vec![owned(filter)?], ..Policy::default() };
         // Age removes nothing; what nobody comes back for is bounded by count and size.
         let policy = Policy { retention_bytes: Some(FILTER_STREAM_BYTES_MAX), expires: true, ..hidden_policy(kept) };
         let info = self.make_stream(name, 1, policy, BTreeMap::new())?;

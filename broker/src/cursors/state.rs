@@ -56,17 +56,44 @@ pub struct LegRecord {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CursorEffect {
     /// Ids below may have been given out.
-    ReserveIds { end: u64 },
-    PutCursor { cursor: CursorId, record: CursorRecord },
+    ReserveIds {
+        end: u64,
+    },
+    PutCursor {
+        cursor: CursorId,
+        record: CursorRecord,
+    },
     /// With everything that belongs to it.
-    DropCursor { cursor: CursorId },
+    DropCursor {
+        cursor: CursorId,
+    },
     /// A leg, or another note for the one there is.
-    PutLeg { cursor: CursorId, partition: PartitionId, leg: Box<LegRecord> },
-    DropLeg { cursor: CursorId, partition: PartitionId },
+    PutLeg {
+        cursor: CursorId,
+        partition: PartitionId,
+        leg: Box<LegRecord>,
+    },
+    DropLeg {
+        cursor: CursorId,
+        partition: PartitionId,
+    },
     /// Instead of what was settled before; marks of what is settled go.
-    PutSettled { cursor: CursorId, partition: PartitionId, floor: Offset, runs: RunSet },
-    PutMark { cursor: CursorId, partition: PartitionId, mark: Mark },
-    PutNote { cursor: CursorId, number: u32, note: Option<Bytes> },
+    PutSettled {
+        cursor: CursorId,
+        partition: PartitionId,
+        floor: Offset,
+        runs: RunSet,
+    },
+    PutMark {
+        cursor: CursorId,
+        partition: PartitionId,
+        mark: Mark,
+    },
+    PutNote {
+        cursor: CursorId,
+        number: u32,
+        note: Option<Bytes>,
+    },
 }
 
 impl CursorEffect {

@@ -198,7 +198,10 @@ fn detached_cursors_end_in_the_order_of_their_ends() {
     desk.detach(two, None, Millis(1000));
     desk.detach(ever, None, Millis(1000));
     let cursors = &desk.state.cursors;
-    assert_eq!((cursors.next_end(), cursors.ended(Millis(1099)), cursors.ended(Millis(1100))), (Some(Millis(1100)), None, Some(two.cursor)));
+    assert_eq!(
+        (cursors.next_end(), cursors.ended(Millis(1099)), cursors.ended(Millis(1100))),
+        (Some(Millis(1100)), None, Some(two.cursor))
+    );
     let (back, found) = desk.attach("two", false, Keep::For(100));
     assert!(found);
     assert_eq!(desk.state.cursors.ended(Millis(1499)), None);
