@@ -102,7 +102,7 @@ impl Shard {
         let partition = self.retained_partition()?;
         let batch = match &message.key {
             None => store.batch.clone(),
-            Some(_) => stored::batch(&Message { key: None, ..message.clone() }),
+            Some(_) => stored::batch([&Message { key: None, ..message.clone() }]),
         };
         Ok(Some((partition, batch)))
     }
@@ -202,7 +202,7 @@ mod tests {
     }
 
     fn store_by(rig: &mut Rig, message: Message, routes: Arc<firth_gateway::live::Routes>) -> Result<Stored, Refusal> {
-        let batch = stored::batch(&message);
+        let batch = stored::batch([&message]);
         let store = Store { message: Arc::new(message), batch, routes, origin: None, receipt: None };
         match rig.ask(Request::Store(vec![store])) {
             Ok(Answer::Stored(mut stored)) => stored.pop().expect("one"),

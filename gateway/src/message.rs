@@ -10,6 +10,9 @@ use firth_model::time::Millis;
 pub const SUBJECT_HEADER: &str = "firth-subject";
 /// Header of a stored record: its publisher asked that it be retained.
 pub const RETAIN_HEADER: &str = "firth-retain";
+/// Header of a record that MQTT published: its quality of service, where that is not what `Message::guaranteed` says already: `2`, and
+/// `0` of a retained one. Kept by [`crate::stored`], unlike the other own headers.
+pub const QOS_HEADER: &str = "firth-qos";
 /// Names that begin so are the product's own: not taken from publishers, not sent by other protocols than Kafka and HTTP.
 pub const OWN_HEADERS: &[u8] = b"firth-";
 

@@ -60,7 +60,7 @@ impl Produced<'_> {
             message.retain = false;
             let message = Arc::new(message);
             if self.is_captured(&routes) {
-                let batch = stored::batch(&message);
+                let batch = stored::batch([&*message]);
                 captured.push(Store {
                     message: message.clone(),
                     batch,

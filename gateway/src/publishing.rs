@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use firth_model::ids::Position;
+use firth_model::limits::JOINED_BYTES_MAX;
 
 use crate::answer::{Answer, Event, Published, Stored, Tag};
 use crate::cursors::Receipt;
@@ -54,25 +55,17 @@ impl Publishing {
 
     /// Matches the messages and takes them in. Gives what is to be stored; if nothing is, all of it is shown by the next `show`.
     pub fn take(&mut self, tag: Tag, publications: Vec<Publication>, routes: &mut dyn RouteCache, publisher: u64) -> Vec<Store> {
-        let mut stores = Vec::new();
+        let mut joining = Joining::default();
         let mut items = Vec::with_capacity(publications.len());
         for Publication { mut message, receipt } in publications {
             message.publisher = publisher;
             let routes = routes.routes(&message.subject);
             let captured = routes.captures.iter().any(|capture| message.guaranteed || !capture.stream.policy.hidden);
             let message = Arc::new(message);
-            let store = (captured || message.retain || receipt.is_some()).then(|| {
-                stores.push(Store {
-                    message: message.clone(),
-                    batch: stored::batch(&message),
-                    routes: routes.clone(),
-                    origin: None,
-                    receipt,
-                });
-                stores.len() - 1
-            });
+            let store = (captured || message.retain || receipt.is_some()).then(|| joining.add(&message, &routes, receipt));
             items.push(Item { message, routes, store, shown: false });
         }
+        let stores = joining.stores();
         let stored = stores.is_empty().then(|| Ok(Vec::new()));
         self.unshown.push_back(Unshown { tag, items, stored, answer: None });
         stores
@@ -125,6 +118,49 @@ impl Publishing {
     }
 }
 
+/// Messages to be stored, those that follow each other under one subject as one batch.
+#[derive(Default)]
+struct Joining {
+    groups: Vec<(Vec<Arc<Message>>, Arc<Routes>, Option<Receipt>)>,
+    /// Of the last group.
+    bytes: usize,
+}
+
+impl Joining {
+    /// Gives the place of the batch that the message will be in.
+    fn add(&mut self, message: &Arc<Message>, routes: &Arc<Routes>, receipt: Option<Receipt>) -> usize {
+        // What the shard does with single messages it does with the only one of a batch.
+        let is_plain = |message: &Message| !message.retain && message.key.is_none() && message.expires.is_none();
+        let bytes = message.weight();
+        if let Some((joined, with, None)) = self.groups.last_mut()
+            && let Some(last) = joined.last()
+            && Arc::ptr_eq(with, routes)
+            && (last.guaranteed, &last.subject, receipt.is_none()) == (message.guaranteed, &message.subject, true)
+            && is_plain(last)
+            && is_plain(message)
+            && self.bytes + bytes <= JOINED_BYTES_MAX
+        {
+            joined.push(message.clone());
+            self.bytes += bytes;
+        } else {
+            self.groups.push((vec![message.clone()], routes.clone(), receipt));
+            self.bytes = bytes;
+        }
+        self.groups.len() - 1
+    }
+
+    fn stores(self) -> Vec<Store> {
+        let store = |(messages, routes, receipt): (Vec<Arc<Message>>, _, _)| Store {
+            batch: stored::batch(messages.iter().map(|message| &**message)),
+            message: messages[0].clone(),
+            routes,
+            origin: None,
+            receipt,
+        };
+        self.groups.into_iter().map(store).collect()
+    }
+}
+
 fn outcome(item: &Item, stored: &Result<Vec<Result<Stored, Refusal>>, Refusal>) -> Result<Published, Refusal> {
     let live = u32::try_from(item.routes.live.len()).unwrap_or(u32::MAX);
     let Some(at) = item.store else { return Ok(Published { matches: live, duplicate: false }) };
@@ -170,5 +206,167 @@ impl Unshown {
             self.items[at..end].iter_mut().for_each(|item| item.shown = true);
             at = end;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicU64;
+
+    use bytes::Bytes;
+    use firth_model::ids::StreamId;
+    use firth_model::names::StreamName;
+    use firth_model::subject::Subject;
+    use firth_model::time::Millis;
+
+    use crate::live::{Capture, LiveRoute, Overflow};
+    use crate::outbox::Outbox;
+    use crate::streams::{Policy, StreamInfo};
+
+    /// Everything goes to one subscriber; what begins with `kept` is captured.
+    struct Fixed {
+        subscriber: Arc<Subscriber>,
+        known: Vec<(Subject, Arc<Routes>)>,
+    }
+
+    impl RouteCache for Fixed {
+        fn routes(&mut self, subject: &Subject) -> Arc<Routes> {
+            if let Some((_, routes)) = self.known.iter().find(|(known, _)| known == subject) {
+                return routes.clone();
+            }
+            let stream = StreamInfo {
+                id: StreamId(uuid::Uuid::nil()),
+                name: StreamName::parse("kept").expect("a name"),
+                partitions: Vec::new(),
+                policy: Policy::default(),
+                settings: Default::default(),
+                version: 0,
+            };
+            let capture = Capture { stream: Arc::new(stream), by_name: true };
+            let captures = if subject.as_str().starts_with("kept") { vec![capture] } else { Vec::new() };
+            let live = vec![LiveRoute { subscriber: self.subscriber.clone(), subscriptions: Arc::new([1]) }];
+            let routes = Arc::new(Routes { version: 0, live, captures });
+            self.known.push((subject.clone(), routes.clone()));
+            routes
+        }
+    }
+
+    struct Rig {
+        publishing: Publishing,
+        routes: Fixed,
+        outbox: Arc<Outbox>,
+    }
+
+    impl Rig {
+        fn fresh(overflow: Overflow) -> Rig {
+            let outbox = Arc::<Outbox>::default();
+            let subscriber = Arc::new(Subscriber { id: 9, overflow, dropped: AtomicU64::new(0), outbox: outbox.clone() });
+            Rig { publishing: Publishing::default(), routes: Fixed { subscriber, known: Vec::new() }, outbox }
+        }
+
+        fn publish(&mut self, tag: u64, messages: &[(&str, bool)]) -> (Vec<Store>, Vec<u64>) {
+            let publication = |(subject, guaranteed): &(&str, bool)| Publication { message: message(subject, *guaranteed), receipt: None };
+            let publications = messages.iter().map(publication).collect();
+            let stores = self.publishing.take(Tag(tag), publications, &mut self.routes, 3);
+            (stores, self.show())
+        }
+
+        fn show(&mut self) -> Vec<u64> {
+            let mut events = Vec::new();
+            self.publishing.show(Position(5), &mut events);
+            events.iter().map(|event| if let Event::Reply { tag, .. } = event { tag.0 } else { u64::MAX }).collect()
+        }
+
+        fn answer(&mut self, tag: u64, stored: Vec<Result<Stored, Refusal>>) -> Vec<u64> {
+            assert!(self.publishing.answered(Tag(tag), Ok(Answer::Stored(stored))).is_ok());
+            self.show()
+        }
+
+        /// Subjects that were shown since the last look.
+        fn shown(&self) -> Vec<String> {
+            let live =
+                self.outbox.try_take().into_iter().flat_map(|event| if let Event::Live(live) = event { live } else { Default::default() });
+            live.map(|delivery| delivery.message.subject.to_string()).collect()
+        }
+    }
+
+    fn message(subject: &str, guaranteed: bool) -> Message {
+        Message {
+            subject: Subject::parse(subject).expect("a subject"),
+            key: None,
+            value: Some(Bytes::from_static(b"v")),
+            headers: Vec::new(),
+            published: Millis(0),
+            expires: None,
+            guaranteed,
+            retain: false,
+            publisher: 0,
+        }
+    }
+
+    fn stored() -> Result<Stored, Refusal> {
+        Ok(Stored { captures: 1, duplicate: false })
+    }
+
+    #[test]
+    fn what_follows_a_guaranteed_message_waits_until_that_is_durable() {
+        let mut rig = Rig::fresh(Overflow::DropNewest);
+        let (stores, replies) = rig.publish(1, &[("live/1", false), ("kept/1", false), ("kept/2", true), ("live/2", false)]);
+        assert_eq!((stores.len(), replies.len()), (2, 0));
+        assert_eq!(rig.shown(), ["live/1", "kept/1"]);
+        let (stores, replies) = rig.publish(2, &[("live/3", false)]);
+        assert_eq!((stores.len(), replies.len(), rig.shown().len()), (0, 0, 0), "behind the first call's");
+        assert_eq!(rig.answer(1, vec![stored(), stored()]), [1, 2]);
+        assert_eq!(rig.shown(), ["kept/2", "live/2", "live/3"]);
+        assert!(rig.publishing.is_settled());
+    }
+
+    #[test]
+    fn without_a_stream_nothing_waits() {
+        let mut rig = Rig::fresh(Overflow::DropNewest);
+        let (stores, replies) = rig.publish(1, &[("live/1", true), ("live/2", false)]);
+        assert_eq!((stores.len(), replies), (0, vec![1]));
+        assert_eq!(rig.shown(), ["live/1", "live/2"]);
+    }
+
+    #[test]
+    fn refused_and_repeated_messages_are_not_shown() {
+        let mut rig = Rig::fresh(Overflow::DropNewest);
+        rig.publish(1, &[("kept/1", true), ("kept/2", true), ("kept/3", true)]);
+        rig.publish(2, &[("kept/4", true)]);
+        assert_eq!(rig.answer(2, vec![Err(Refusal::StorageFull)]), [0; 0], "replies come in order");
+        let repeated = Ok(Stored { captures: 0, duplicate: true });
+        assert_eq!(rig.answer(1, vec![Err(Refusal::StorageFull), repeated, stored()]), [1, 2]);
+        assert_eq!(rig.shown(), ["kept/3"]);
+    }
+
+    #[test]
+    fn messages_under_one_subject_are_one_batch() {
+        let mut rig = Rig::fresh(Overflow::DropNewest);
+        let (stores, _) = rig.publish(1, &[("kept/1", true), ("kept/1", true), ("kept/2", true), ("kept/1", true), ("kept/1", false)]);
+        let records: Vec<i32> = stores.iter().map(|store| store.batch.header.record_count).collect();
+        assert_eq!(records, [2, 1, 1, 1]);
+        assert_eq!(rig.answer(1, vec![stored(), stored(), stored(), stored()]), [1]);
+        assert_eq!(rig.shown(), ["kept/1", "kept/1", "kept/2", "kept/1", "kept/1"]);
+    }
+
+    #[test]
+    fn a_full_outbox_follows_its_policy() {
+        let flood = |overflow| {
+            let rig = Rig::fresh(overflow);
+            let large = |at: usize| {
+                let message = Message { value: Some(Bytes::from(vec![0; 3 << 20])), ..message(&format!("n/{at}"), false) };
+                LiveDelivery { message: Arc::new(message), subscriptions: Arc::new([1]), after: Position(0) }
+            };
+            rig.routes.subscriber.push((0..4).map(large));
+            let dropped = rig.routes.subscriber.dropped.load(std::sync::atomic::Ordering::Relaxed);
+            let overrun = matches!(rig.outbox.try_take().first(), Some(Event::Overrun));
+            rig.routes.subscriber.push((0..1).map(large));
+            (dropped, overrun, rig.shown())
+        };
+        assert_eq!(flood(Overflow::DropNewest), (2, false, vec!["n/0".to_owned()]));
+        assert_eq!(flood(Overflow::DropOldest), (2, false, vec!["n/0".to_owned()]));
+        assert_eq!(flood(Overflow::Disconnect), (2, true, vec![]), "nothing comes after an overrun");
     }
 }

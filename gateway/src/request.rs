@@ -67,11 +67,12 @@ pub struct Publish {
     pub captured: Vec<Store>,
 }
 
-/// One message for the streams that capture its subject.
+/// One message, or several alike, for the streams that capture their subject.
 #[derive(Debug)]
 pub struct Store {
+    /// The first. Others have the same subject, no key of their own and no end, and are not retained.
     pub message: Arc<Message>,
-    /// The message as a batch of one record, as `stored::batch` makes it.
+    /// The messages as `stored::batch` makes it.
     pub batch: Batch,
     /// What matched; matched again if that is of an older version.
     pub routes: Arc<Routes>,

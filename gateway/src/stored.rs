@@ -12,11 +12,16 @@ use firth_model::record_reader::RecordReader;
 use firth_model::subject::Subject;
 use firth_model::time::Millis;
 
-use crate::message::{Message, OWN_HEADERS, RETAIN_HEADER, SUBJECT_HEADER, StoredMessage};
+use crate::message::{Message, OWN_HEADERS, QOS_HEADER, RETAIN_HEADER, SUBJECT_HEADER, StoredMessage};
 use crate::refusal::Refusal;
 
-/// The message as a batch of one record.
-pub fn batch(message: &Message) -> Batch {
+/// The messages as one batch, a record each.
+pub fn batch<'a>(messages: impl IntoIterator<Item = &'a Message>) -> Batch {
+    let builder = messages.into_iter().fold(BatchBuilder::with_codec(Codec::None), record);
+    Batch::trust(builder.build()).expect("the builder makes whole batches")
+}
+
+fn record(builder: BatchBuilder, message: &Message) -> BatchBuilder {
     let subject = message.subject.as_bytes();
     let expires = message.expires.map(|at| at.0.to_string());
     let mut headers: Vec<(&str, Option<&[u8]>)> = Vec::with_capacity(message.headers.len() + 3);
@@ -35,8 +40,7 @@ pub fn batch(message: &Message) -> Batch {
     }
     let key = message.key.as_ref().unwrap_or(subject);
     let draft = Draft { timestamp: message.published.0, key: Some(key), value: message.value.as_deref(), headers: &headers };
-    let bytes = BatchBuilder::with_codec(Codec::None).record(draft).build();
-    Batch::trust(bytes).expect("the builder makes whole batches")
+    builder.record(draft)
 }
 
 /// The messages of a stored batch from `from` on. Records that carry no subject have `own`, that of their stream.
@@ -57,7 +61,7 @@ pub fn messages(batch: &Bytes, from: Offset, own: &Subject) -> Result<Vec<Stored
                 name if name == SUBJECT_HEADER.as_bytes() => subject = value.and_then(|text| Subject::from_text(text).ok()),
                 name if name == RETAIN_HEADER.as_bytes() => retain = true,
                 name if name == EXPIRES_AT => expires = value.as_deref().and_then(expires_at),
-                name if name.starts_with(OWN_HEADERS) => {}
+                own if own.starts_with(OWN_HEADERS) && own != QOS_HEADER.as_bytes() => {}
                 _ => headers.push((name, value)),
             }
         }
@@ -88,10 +92,10 @@ mod tests {
             publisher: 0,
         };
         let own = Subject::parse("other").expect("a subject");
-        let read = |message: &Message| messages(batch(message).bytes(), Offset(0), &own).expect("own bytes");
+        let read = |message: &Message| messages(batch([message]).bytes(), Offset(0), &own).expect("own bytes");
         assert_eq!(read(&message)[0].message, message);
-        let keyed = Message { key: Some(Bytes::from_static(b"k")), value: None, retain: false, ..message };
+        let keyed = Message { key: Some(Bytes::from_static(b"k")), value: None, retain: false, ..message.clone() };
         assert_eq!(read(&keyed)[0].message, keyed);
-        assert!(messages(batch(&keyed).bytes(), Offset(1), &own).expect("own bytes").is_empty());
+        assert!(messages(batch([&message, &keyed]).bytes(), Offset(2), &own).expect("own bytes").is_empty());
     }
 }

@@ -75,6 +75,26 @@ pub const LIVE_BYTES_MAX: usize = 8 << 20;
 pub const ROUTE_CACHE_ENTRIES_MAX: usize = 1024;
 /// Bytes of what one connection keeps of routes.
 pub const ROUTE_CACHE_BYTES_MAX: usize = 256 << 10;
+/// Bytes of an MQTT CONNECT, and of all that a client makes a node keep before it said who it is: a will of full length fits.
+pub const MQTT_CONNECT_BYTES_MAX: u32 = 320 << 10;
+/// How long an MQTT client may take until its CONNECT is there; half-open connections cost no longer.
+pub const MQTT_CONNECT_MS: u64 = 10_000;
+/// MQTT messages of QoS 1 and 2 that one client is sent before it acknowledges any: enough to fill a fast network.
+pub const MQTT_IN_FLIGHT_MAX: u16 = 1024;
+/// MQTT 5.0 messages of QoS 1 and 2 that a client may send before they are acknowledged, unless set otherwise: what Mosquitto announces.
+pub const MQTT_RECEIVE_MAXIMUM: u16 = 20;
+/// Topic aliases of an MQTT 5.0 client in each direction, unless set otherwise: what Mosquitto announces.
+pub const MQTT_TOPIC_ALIASES: u16 = 10;
+/// PUBLISH packets of one MQTT connection whose publishing is not done; earlier versions have no receive maximum.
+pub const MQTT_UNDONE_MAX: usize = 4096;
+/// Bytes written ahead for an MQTT client that does not read, before its socket is left unread and messages wait unencoded.
+pub const MQTT_UNSENT_BYTES_MAX: usize = 1 << 20;
+/// Subscriptions of one MQTT client.
+pub const MQTT_SUBSCRIPTIONS_MAX: usize = 100_000;
+/// Bytes of each leg that a persistent MQTT session reads ahead: one read of memory, without holding much.
+pub const MQTT_LEG_READ_BYTES: u32 = 64 << 10;
+/// Retained messages that one round of an MQTT subscription reads.
+pub const MQTT_RETAINED_ROUND: usize = 64;
 /// Queue cursors of a node: their state lies in memory.
 pub const CURSORS_MAX: usize = 1_000_000;
 /// Bytes of a cursor's name: the longest client id of MQTT behind a protocol's prefix.
@@ -97,3 +117,5 @@ pub const CURSOR_ID_BLOCK: u64 = 1000;
 pub const FILTER_STREAM_RECORDS_MAX: u64 = 1_000_000;
 /// Bytes that a filter stream keeps for cursors that do not come back.
 pub const FILTER_STREAM_BYTES_MAX: u64 = 1 << 30;
+/// Bytes of messages that one connection published under one subject and that become one batch: a reader gets all of a batch.
+pub const JOINED_BYTES_MAX: usize = 64 << 10;

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 
+use firth_mqtt::node::MqttSettings;
+
 use crate::settings::{Kind, SETTINGS, Setting, find, nearest};
 
 /// Values as text, by name; only what was set.
@@ -142,6 +144,7 @@ pub struct Config {
     pub rebalance_delay_ms: i64,
     pub session_ms_min: i64,
     pub session_ms_max: i64,
+    pub mqtt: MqttSettings,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -194,6 +197,14 @@ impl Config {
             rebalance_delay_ms: values.required("groups.rebalance_delay_ms")?,
             session_ms_min: values.required("groups.session_ms_min")?,
             session_ms_max: values.required("groups.session_ms_max")?,
+            mqtt: MqttSettings {
+                receive_maximum: values.required("mqtt.receive_maximum")?,
+                in_flight_max: values.required("mqtt.in_flight_max")?,
+                topic_aliases: values.required("mqtt.topic_aliases")?,
+                packet_bytes_max: values.number("mqtt.packet_bytes_max")?,
+                keep_alive_s_max: values.number("mqtt.keep_alive_s_max")?,
+                session_expiry_s_max: values.number("mqtt.session_expiry_s_max")?,
+            },
         })
     }
 }

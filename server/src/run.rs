@@ -19,6 +19,7 @@ use firth_gateway::protocol::Protocol;
 use firth_kafka::{Kafka, KafkaSettings};
 use firth_model::limits::{COMPACTION_MAP_BYTES, SEGMENT_BYTES};
 use firth_model::time::{Clock, Millis};
+use firth_mqtt::mqtt::Mqtt;
 
 use crate::config::{Config, Listener};
 use crate::identity;
@@ -111,8 +112,9 @@ async fn listen_and_wait(config: &Config, node: &Node, banner: impl FnOnce(&str)
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let (stop, stopping) = watch::channel(false);
     let mut doors = Vec::new();
+    let protocols = Protocols::of(config);
     for listener in &config.listeners {
-        doors.push(bind(protocol(config, listener), listener.address).await?);
+        doors.push(bind(protocols.find(listener), listener.address).await?);
     }
     announce(config, &doors, banner)?;
     let mut serving = JoinSet::new();
@@ -133,13 +135,28 @@ async fn listen_and_wait(config: &Config, node: &Node, banner: impl FnOnce(&str)
     Ok(())
 }
 
-fn protocol(config: &Config, listener: &Listener) -> Arc<dyn Protocol> {
-    debug_assert_eq!(listener.protocol, "kafka");
-    Arc::new(Kafka::new(KafkaSettings {
-        advertise: config.advertise.clone(),
-        auto_create: config.auto_create,
-        partitions: config.partitions,
-    }))
+/// What a node speaks; listeners of one protocol share it.
+struct Protocols {
+    kafka: Arc<Kafka>,
+    mqtt: Arc<Mqtt>,
+    mqtt_ws: Arc<Mqtt>,
+}
+
+impl Protocols {
+    fn of(config: &Config) -> Protocols {
+        let kafka = KafkaSettings { advertise: config.advertise.clone(), auto_create: config.auto_create, partitions: config.partitions };
+        let mqtt = Mqtt::new(config.mqtt.clone());
+        let mqtt_ws = Arc::new(mqtt.over_websocket());
+        Protocols { kafka: Arc::new(Kafka::new(kafka)), mqtt: Arc::new(mqtt), mqtt_ws }
+    }
+
+    fn find(&self, listener: &Listener) -> Arc<dyn Protocol> {
+        match listener.protocol {
+            "mqtt" => self.mqtt.clone(),
+            "mqtt-ws" => self.mqtt_ws.clone(),
+            _ => self.kafka.clone(),
+        }
+    }
 }
 
 /// Says that all listeners accept: in the ready file and on the terminal.
@@ -155,6 +172,10 @@ fn announce(config: &Config, doors: &[Door], banner: impl FnOnce(&str)) -> Resul
     }
     if let Some(kafka) = addresses.get("kafka") {
         text.push_str(&format!("try:\n  echo hello | kcat -b {kafka} -P -t greetings\n  kcat -b {kafka} -C -t greetings -e\n"));
+    }
+    if let Some(mqtt) = doors.iter().find(|door| door.protocol.describe().name == "mqtt") {
+        let (host, port) = (mqtt.address.ip(), mqtt.address.port());
+        text.push_str(&format!("  mosquitto_sub -h {host} -p {port} -t 'greetings/#' -v\n"));
     }
     text.push_str("firth ready\n");
     banner(&text);

@@ -61,6 +61,42 @@ pub const SETTINGS: &[Setting] = &[
     Setting { name: "mqtt.port", kind: number(0, 65_535), default: "1883", about: "Port of MQTT; 0 takes any free one." },
     Setting { name: "mqtt.ws_port", kind: number(0, 65_535), default: "8083", about: "Port of MQTT over WebSocket, path /mqtt." },
     Setting {
+        name: "mqtt.receive_maximum",
+        kind: number(1, 65_535),
+        default: "20",
+        about: "Messages of QoS 1 and 2 that an MQTT 5.0 client may send before they are acknowledged.",
+    },
+    Setting {
+        name: "mqtt.in_flight_max",
+        kind: number(1, 65_535),
+        default: "1024",
+        about: "Messages of QoS 1 and 2 that an MQTT client is sent before it acknowledges any.",
+    },
+    Setting {
+        name: "mqtt.topic_aliases",
+        kind: number(0, 65_535),
+        default: "10",
+        about: "Topic aliases of an MQTT 5.0 client, in each direction.",
+    },
+    Setting {
+        name: "mqtt.packet_bytes_max",
+        kind: number(128, 268_435_460),
+        default: "",
+        about: "Largest MQTT packet; by default what the protocol allows.",
+    },
+    Setting {
+        name: "mqtt.keep_alive_s_max",
+        kind: number(1, 65_535),
+        default: "",
+        about: "Longest keep-alive of an MQTT client; who asks for more gets this one.",
+    },
+    Setting {
+        name: "mqtt.session_expiry_s_max",
+        kind: number(1, u32::MAX as i64),
+        default: "",
+        about: "Longest time for which an MQTT session is kept without a connection; by default as long as its client asks.",
+    },
+    Setting {
         name: "journal.extent_bytes",
         kind: number(4 << 20, 64 << 20),
         default: "",

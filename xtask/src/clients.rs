@@ -37,7 +37,7 @@ const ALONE: &[&str] = &["test_scale.py", "test_sync.py", "test_cli.py", "test_b
 /// Two lanes beside each other: one is busy killing and moving records, the other mostly waits for sessions and heartbeats.
 // (see below)
 const CRASH: &[&str] = &["test_crash.py", "test_checker.py", "test_tiered.py", "test_compaction.py", "test_tools.py"];
-const CONVERSE: &[&str] = &["test_matrix.py", "test_groups.py", "test_admin.py", "test_produce.py"];
+const CONVERSE: &[&str] = &["test_matrix.py", "test_groups.py", "test_admin.py", "test_produce.py", "test_captures.py"];
 
 /// The drills in their short form, part of every test run; memory and the large store take longer and want a quiet machine.
 const DRILLS: &[&str] = &["torture/test_disk_full.py", "torture/test_pause.py", "torture/test_clock.py", "torture/test_damage.py"];

@@ -1,8 +1,36 @@
-//! Packets of MQTT 3.1, 3.1.1 and 5.0 as types and bytes.
+//! Speaks MQTT 3.1, 3.1.1 and 5.0 to clients.
 //!
 //! [`codec`] has a type for each packet, reads it from a buffer without copying what it carries, and writes it in the version its
-//! receiver speaks.
+//! receiver speaks. [`mqtt::Mqtt`] serves connections: [`connect`] makes a [`session::Session`] of one, [`run`] is its loop. What a client
+//! publishes goes through [`receive`]; what it gets comes through [`deliver`], from the [`legs`] of a persistent session, live, or
+//! [`replay`]ed from what is retained.
 
+pub mod aliases;
+pub mod chores;
 pub mod codec;
+pub mod connect;
+pub mod deliver;
 #[doc(hidden)]
 pub mod fuzz;
+pub mod handle;
+pub mod headers;
+pub mod inbound;
+pub mod leave;
+pub mod legs;
+pub mod mqtt;
+pub mod node;
+pub mod queue;
+pub mod reasons;
+pub mod receive;
+pub mod registry;
+pub mod replay;
+pub mod resume;
+pub mod run;
+pub mod session;
+pub mod subscribing;
+pub mod subscriptions;
+pub mod sys;
+pub mod websocket;
+pub mod wills;
+pub mod window;
+pub mod wire;

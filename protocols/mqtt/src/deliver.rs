@@ -1,0 +1,239 @@
+//! Messages on their way to a client: from its legs, live, and retained.
+
+use std::sync::Arc;
+
+use firth_gateway::live::LiveDelivery;
+use firth_gateway::message::Message;
+use firth_gateway::view::LogView;
+use firth_model::ids::Position;
+
+use crate::codec::fault::EncodeError;
+use crate::codec::publish::Publish;
+use crate::codec::qos::{PacketId, QoS};
+use crate::codec::text::Text;
+use crate::headers::{is_expired, properties, published_qos, topic};
+use crate::legs::{Handed, LegRecord};
+use crate::session::{Durable, Session};
+use crate::subscriptions::Grant;
+use crate::window::{Source, Stage};
+
+/// A message for the client, and how it is to come.
+struct Parcel<'a> {
+    message: &'a Message,
+    grant: Grant,
+    retain: bool,
+    source: Option<Source>,
+    /// It was sent before, under this identifier.
+    again: Option<PacketId>,
+}
+
+impl Session {
+    /// Sends what the client has room for, in order: retained messages of new subscriptions, then what the legs hold and what came live,
+    /// as they were published.
+    pub fn pump(&mut self) {
+        let view = self.broker.view().clone();
+        if let Some(durable) = &mut self.durable {
+            durable.legs.stir();
+        }
+        while self.ending.is_none() && self.wire.has_room() {
+            if self.replays.is_active() {
+                if !self.pump_replay(&view) {
+                    return;
+                }
+                continue;
+            }
+            let after = self.queue.after();
+            if let Some(durable) = &mut self.durable
+                && !durable.legs.is_empty()
+            {
+                if !durable.legs.fill(&*view, after) {
+                    return;
+                }
+                let next = durable.legs.peek();
+                if next.is_some_and(|position| after.is_none_or(|after| position <= after)) {
+                    if !self.window.has_room() {
+                        return;
+                    }
+                    self.deliver_record();
+                    continue;
+                }
+            }
+            if self.queue.is_empty() {
+                if self.park(&view) {
+                    return;
+                }
+            } else if !self.deliver_live() {
+                return;
+            }
+        }
+    }
+
+    /// True: nothing is there, and who brings something wakes the session.
+    fn park(&mut self, view: &Arc<dyn LogView>) -> bool {
+        self.durable.as_mut().is_none_or(|durable| durable.legs.park(&**view))
+    }
+
+    /// Sends one retained message. False: there is none to send now.
+    fn pump_replay(&mut self, view: &Arc<dyn LogView>) -> bool {
+        let Some(replayed) = self.replays.front() else {
+            self.replays.go_on(view);
+            return false;
+        };
+        let (subscription, message, position) = (replayed.subscription, replayed.message.clone(), replayed.position);
+        let Some(grant) = self.subscriptions.grant_of(&[subscription], false) else {
+            self.replays.pop();
+            return true;
+        };
+        let guaranteed = published_qos(&message).min(grant.qos) != QoS::AtMostOnce;
+        if guaranteed && !self.window.has_room() {
+            return false;
+        }
+        self.replays.pop();
+        let newer = self.queue.iter().any(|live| live.message.retain && live.message.subject == message.subject);
+        if !newer && !self.comes_by_leg(subscription, &message, position) {
+            self.deliver(Parcel { message: &message, grant, retain: true, source: None, again: None });
+        }
+        true
+    }
+
+    /// Whether a retained message was published after its subscription was bound, so that the leg has it.
+    fn comes_by_leg(&self, subscription: u32, message: &Message, position: Position) -> bool {
+        let Some(durable) = &self.durable else { return false };
+        let leg = self.subscriptions.get(subscription).and_then(|subscribed| subscribed.leg);
+        let bound_at = leg.and_then(|partition| durable.legs.bound_at(partition));
+        bound_at.is_some_and(|bound_at| position >= bound_at && position > Position(0)) && published_qos(message) != QoS::AtMostOnce
+    }
+
+    /// Sends the next record of the legs, or settles it unseen.
+    fn deliver_record(&mut self) {
+        let Some(durable) = &mut self.durable else { return };
+        let Some(LegRecord { source, stored, elsewhere }) = durable.legs.next() else { return };
+        let handed = durable.handed.before.remove(&source);
+        if let Some(Handed::Received(_)) = handed {
+            // Its PUBREL is on its way already.
+            return;
+        }
+        let message = &stored.message;
+        let own = is_own(durable, message);
+        let again = match handed {
+            Some(Handed::Once(id) | Handed::Marked(id)) => PacketId::new(id),
+            _ => None,
+        };
+        let expired = again.is_none() && is_expired(message, self.broker.now());
+        let grant = if elsewhere || expired { None } else { self.subscriptions.grant_for(&message.subject, own) };
+        let Some(mut grant) = grant else { return self.settle(Some(source)) };
+        match handed {
+            Some(Handed::Once(_)) => grant.qos = QoS::AtLeastOnce,
+            Some(Handed::Marked(_)) => grant.qos = QoS::ExactlyOnce,
+            _ => {}
+        }
+        let retain = grant.retain_as_published && message.retain;
+        self.deliver(Parcel { message, grant, retain, source: Some(source), again });
+    }
+
+    /// Sends the oldest live message. False: it has to wait.
+    fn deliver_live(&mut self) -> bool {
+        let Some(LiveDelivery { message, subscriptions, .. }) = self.queue.front() else { return true };
+        let own = message.publisher == self.connection.id();
+        let guaranteed = published_qos(message) != QoS::AtMostOnce;
+        let by_leg = guaranteed && self.durable.is_some() && self.subscriptions.has_leg(subscriptions);
+        let grant = if by_leg { None } else { self.subscriptions.grant_of(subscriptions, own) };
+        let message = message.clone();
+        if let Some(mut grant) = grant
+            && !is_expired(&message, self.broker.now())
+        {
+            // What a persistent session gets live is what it may miss.
+            if self.durable.is_some() {
+                grant.qos = QoS::AtMostOnce;
+            }
+            if guaranteed && grant.qos != QoS::AtMostOnce && !self.window.has_room() {
+                return false;
+            }
+            let retain = grant.retain_as_published && message.retain;
+            self.deliver(Parcel { message: &message, grant, retain, source: None, again: None });
+        }
+        self.queue.pop();
+        true
+    }
+
+    /// Sends a message, for which there is room in the window.
+    fn deliver(&mut self, parcel: Parcel<'_>) {
+        let Parcel { message, grant, retain, source, again } = parcel;
+        let qos = if again.is_some() { grant.qos } else { grant.qos.min(published_qos(message)) };
+        let packet_id = match qos {
+            QoS::AtMostOnce => None,
+            _ => again.or_else(|| self.window.free_id()),
+        };
+        let Some(topic) = topic(&message.subject).filter(|_| packet_id.is_some() == (qos != QoS::AtMostOnce)) else {
+            return self.lose(source);
+        };
+        let properties = match self.client.version.has_properties() {
+            true => properties(message, grant.identifiers, self.broker.now()),
+            false => crate::codec::property::Properties::default(),
+        };
+        let payload = message.value.clone().unwrap_or_default();
+        let publish = Publish { dup: again.is_some(), qos, retain, topic, packet_id, properties, payload };
+        let Some(id) = packet_id else {
+            if self.send_publish(publish, message).is_err() {
+                return self.lose(source);
+            }
+            return self.settle(source);
+        };
+        if let (QoS::ExactlyOnce, None, Some(record)) = (qos, again, source) {
+            // [MQTT-4.3.3-2]: the identifier is stored before the message goes.
+            self.window.put(id, Stage::Marking(Box::new(publish)), source);
+            return self.mark(record, id, 1);
+        }
+        match self.send_publish(publish, message) {
+            Ok(()) => self.window.put(id, if qos == QoS::ExactlyOnce { Stage::SentOnce } else { Stage::Sent }, source),
+            Err(_) => self.lose(source),
+        }
+    }
+
+    /// The client cannot be sent the message: it is too large for it.
+    fn lose(&mut self, source: Option<Source>) {
+        self.node.counts.dropped.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.settle(source);
+    }
+
+    /// Sends a PUBLISH, with an alias for its topic if the client takes any.
+    fn send_publish(&mut self, mut publish: Publish, message: &Message) -> Result<(), EncodeError> {
+        let alias = if self.client.version.has_properties() { self.taken.of(&message.subject) } else { None };
+        if let Some((alias, known)) = alias {
+            publish.properties.edit().topic_alias = Some(alias);
+            if known {
+                publish.topic = Text::default();
+            }
+        }
+        self.wire.publish(&publish, &self.client.receiver)?;
+        self.node.counts.sent.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        if let Some((alias, false)) = alias {
+            self.taken.told(alias, &message.subject);
+        }
+        Ok(())
+    }
+
+    /// The identifier of a QoS 2 message is durable: it goes out.
+    pub fn send_marked(&mut self, id: PacketId) {
+        let Some(flight) = self.window.get(id) else { return };
+        let source = flight.source;
+        let Stage::Marking(publish) = std::mem::replace(&mut flight.stage, Stage::SentOnce) else { return };
+        let sent = self.wire.publish(&publish, &self.client.receiver);
+        self.node.counts.sent.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        if sent.is_err() {
+            self.window.remove(id);
+            self.lose(source);
+        }
+    }
+}
+
+/// Whether the client itself published the record on this connection; known of those that a subscription does not want back.
+fn is_own(durable: &mut Durable, message: &Message) -> bool {
+    let bytes = message.value.as_ref().map_or(0, |value| value.len());
+    let same =
+        |(subject, published, length): &(_, _, usize)| *subject == message.subject && *published == message.published && *length == bytes;
+    match durable.own.iter().position(same) {
+        Some(at) => durable.own.remove(at).is_some(),
+        None => false,
+    }
+}

@@ -1,0 +1,135 @@
+//! The end of a connection: its will, its session, its last publishes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use firth_gateway::answer::Answer;
+use firth_gateway::answer::Tag;
+use firth_gateway::connection::{Connection, Full};
+use firth_gateway::cursors::{CursorAnswer, CursorMove, Keep};
+use firth_gateway::door::Broker;
+use firth_gateway::request::Request;
+
+use crate::codec::connect::Will;
+use crate::codec::reason::ReasonCode;
+use crate::codec::text::Text;
+use crate::node::Node;
+use crate::receive::is_reserved;
+use crate::registry::cursor_name;
+use crate::session::{Ending, NOTE_WILL, Session};
+use crate::wills::{delay_s, publish, publish_alone, will_message};
+
+/// How long the last bytes to a client may take.
+const GOODBYE_TIME: Duration = Duration::from_secs(2);
+
+/// What a session's expiry interval is to the broker.
+pub fn keep_of(expiry_s: u32) -> Keep {
+    if expiry_s == u32::MAX { Keep::Ever } else { Keep::For(u64::from(expiry_s) * 1000) }
+}
+
+impl Session {
+    /// Ends the connection: everything it published is shown, and its session is free, when its identifier is.
+    pub async fn leave(mut self, ending: Ending) {
+        match ending {
+            Ending::Refused(reason) => self.say_why(reason),
+            Ending::TakenOver => self.say_why(ReasonCode::SessionTakenOver),
+            Ending::Stopping => self.say_why(ReasonCode::ServerShuttingDown),
+            Ending::Left { .. } | Ending::Lost => {}
+        }
+        // The client hears at once; whether it listens must not hold up anybody.
+        tokio::select! {
+            biased;
+            _ = self.wire.turn(false), if self.wire.has_unsent() => {}
+            () = std::future::ready(()) => {}
+        }
+        self.flush_settles();
+        let delayed = self.leave_will(ending).await;
+        for (tag, request) in std::mem::take(&mut self.held) {
+            insist(&mut self.connection, tag, request).await;
+        }
+        let expiry_s = self.client.expiry_s;
+        if let Some(durable) = self.durable.take() {
+            let detach = CursorMove::Detach { attachment: durable.attachment, keep: Some(keep_of(expiry_s)) };
+            insist(&mut self.connection, Tag(u64::MAX), Request::Cursor(Box::new(detach))).await;
+            if expiry_s == 0 {
+                self.node.registry.dropped(&self.client.id);
+            } else {
+                self.node.registry.keep_sent(&self.client.id, self.window.unacknowledged());
+            }
+        }
+        let Session { node, broker, client, seat, mut wire, connection, .. } = self;
+        connection.finish().await;
+        if let Some((will, delay_s)) = delayed {
+            delay(&node, &broker, &client.id, will, delay_s, expiry_s);
+        }
+        drop(seat);
+        let _ = tokio::time::timeout(GOODBYE_TIME, wire.close()).await;
+    }
+
+    /// Publishes the will, or gives it back with its delay. What a persistent session keeps of one that is done with goes.
+    async fn leave_will(&mut self, ending: Ending) -> Option<(Will, u32)> {
+        let will = *self.will.take()?;
+        let wanted = match ending {
+            Ending::Left { will } => will,
+            // A node that comes back publishes what its sessions kept.
+            Ending::Stopping => self.durable.is_none(),
+            Ending::Lost | Ending::Refused(_) | Ending::TakenOver => true,
+        };
+        let delay_s = delay_s(&will, self.client.expiry_s);
+        if wanted && delay_s > 0 && ending != Ending::Stopping {
+            return Some((will, delay_s));
+        }
+        if wanted
+            && let Some(message) = will_message(&will, self.broker.now())
+            && !is_reserved(&message.subject)
+        {
+            publish(&mut self.connection, message).await;
+        }
+        if let Some(durable) = &self.durable
+            && ending != Ending::Stopping
+        {
+            let forget = CursorMove::Note { attachment: durable.attachment, notes: vec![(NOTE_WILL, None)] };
+            self.ask_cursor(forget, None);
+        }
+        None
+    }
+}
+
+/// Publishes a will after its delay.
+pub fn delay(node: &Arc<Node>, broker: &Broker, id: &Text, will: Will, delay_s: u32, expiry_s: u32) {
+    let (own, broker, key) = (node.clone(), broker.clone(), id.clone());
+    let fire = async move |will: Will| {
+        if let Some(message) = will_message(&will, broker.now()).filter(|message| !is_reserved(&message.subject)) {
+            publish_alone(&broker, message).await;
+        }
+        let left_s = if expiry_s == u32::MAX { expiry_s } else { expiry_s - delay_s };
+        if left_s > 0 {
+            forget_will(&own, &broker, key, left_s).await;
+        }
+    };
+    node.delayed.schedule(id, will, Duration::from_secs(u64::from(delay_s)), fire, node.clone());
+}
+
+/// Takes the note of a will that was published out of its session, which is kept for so long yet. If its client came back, that did it.
+async fn forget_will(node: &Arc<Node>, broker: &Broker, id: Text, left_s: u32) {
+    let Some(seat) = node.registry.claim_free(id) else { return };
+    let mut connection = broker.connect();
+    let attach = CursorMove::Attach { name: cursor_name(&seat.id), fresh: false, keep: keep_of(left_s) };
+    if let Ok(Answer::Cursor(CursorAnswer::Attached(attached))) = connection.call(Request::Cursor(Box::new(attach))).await {
+        let attachment = attached.attachment;
+        let forget = CursorMove::Note { attachment, notes: vec![(NOTE_WILL, None)] };
+        let _ = connection.call(Request::Cursor(Box::new(forget))).await;
+        let keep = if attached.found { keep_of(left_s) } else { Keep::For(0) };
+        let detach = CursorMove::Detach { attachment, keep: Some(keep) };
+        let _ = connection.call(Request::Cursor(Box::new(detach))).await;
+    }
+}
+
+/// Asks, whatever it takes; nobody waits for the answer.
+async fn insist(connection: &mut Connection, tag: Tag, request: Request) {
+    let mut request = request;
+    while let Err(Full(back)) = connection.submit(tag, request) {
+        connection.room().await;
+        request = back;
+    }
+}

@@ -1,0 +1,269 @@
+//! Reads the legs of a persistent session, merged in the order of the journal.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use firth_gateway::cursors::Leg;
+use firth_gateway::future::BoxFuture;
+use firth_gateway::message::StoredMessage;
+use firth_gateway::refusal::Refusal;
+use firth_gateway::stored;
+use firth_gateway::view::{LogView, ReadNow, Records, Waiter};
+use firth_model::batch::BatchHeader;
+use firth_model::filter::Filter;
+use firth_model::ids::{Offset, PartitionId, Position};
+use firth_model::limits::MQTT_LEG_READ_BYTES;
+use firth_model::subject::Subject;
+
+use crate::window::Source;
+
+/// A record of a leg, the next of its session.
+#[derive(Debug)]
+pub struct LegRecord {
+    pub source: Source,
+    pub stored: StoredMessage,
+    /// Another leg delivers it.
+    pub elsewhere: bool,
+}
+
+/// One leg, and how far it is read.
+struct Reader {
+    partition: PartitionId,
+    filter: Filter,
+    bound_at: Position,
+    /// Read up to here.
+    next: Offset,
+    /// Settled above the floor before this connection came.
+    settled: VecDeque<(Offset, Offset)>,
+    ahead: VecDeque<(Position, StoredMessage)>,
+    parked: bool,
+}
+
+/// All legs of a session.
+#[derive(Default)]
+pub struct Legs {
+    readers: Vec<Reader>,
+    waiter: Arc<Waiter>,
+    /// Everything below was read into memory, or is not there.
+    filled_to: Position,
+    /// A leg ran empty since.
+    stale: bool,
+    cold: Option<ColdRead>,
+}
+
+struct ColdRead {
+    partition: PartitionId,
+    records: BoxFuture<'static, Result<Records, Refusal>>,
+}
+
+impl Legs {
+    pub fn add(&mut self, leg: &Leg) {
+        self.remove(leg.partition);
+        self.stale = true;
+        self.readers.push(Reader {
+            partition: leg.partition,
+            filter: leg.filter.clone(),
+            bound_at: leg.bound_at,
+            next: leg.floor,
+            settled: leg.settled.iter().copied().collect(),
+            ahead: VecDeque::new(),
+            parked: false,
+        });
+    }
+
+    pub fn bound_at(&self, partition: PartitionId) -> Option<Position> {
+        self.readers.iter().find(|reader| reader.partition == partition).map(|reader| reader.bound_at)
+    }
+
+    pub fn remove(&mut self, partition: PartitionId) {
+        self.readers.retain(|reader| reader.partition != partition);
+        if self.cold.as_ref().is_some_and(|cold| cold.partition == partition) {
+            self.cold = None;
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.readers.is_empty()
+    }
+
+    pub fn waiter(&self) -> Arc<Waiter> {
+        self.waiter.clone()
+    }
+
+    pub fn is_parked(&self) -> bool {
+        self.readers.iter().any(|reader| reader.parked)
+    }
+
+    /// Looks again at all legs the next time.
+    pub fn stir(&mut self) {
+        self.stale = true;
+    }
+
+    /// Everything that lies at or before `up_to` and that is not yet delivered is in memory after this. False: a read from disk has to end
+    /// first, see [`Legs::read_cold`].
+    pub fn fill(&mut self, view: &dyn LogView, up_to: Option<Position>) -> bool {
+        if self.cold.is_some() {
+            return false;
+        }
+        if !self.stale && up_to.is_none_or(|up_to| up_to <= self.filled_to) {
+            return true;
+        }
+        let shown = view.shown();
+        for reader in &mut self.readers {
+            if let Some(records) = reader.fill(view) {
+                self.cold = Some(ColdRead { partition: reader.partition, records });
+                return false;
+            }
+        }
+        self.filled_to = shown;
+        self.stale = false;
+        true
+    }
+
+    pub fn is_reading(&self) -> bool {
+        self.cold.is_some()
+    }
+
+    /// Ends the read from disk that `fill` began. Safe to drop while waiting.
+    pub async fn read_cold(&mut self) {
+        let Some(cold) = &mut self.cold else { return std::future::pending().await };
+        let records = (&mut cold.records).await;
+        let partition = cold.partition;
+        self.cold = None;
+        let Some(reader) = self.readers.iter_mut().find(|reader| reader.partition == partition) else { return };
+        match records {
+            Ok(records) => reader.take(&records),
+            Err(refusal) => reader.pass(&refusal),
+        }
+        self.stale = true;
+    }
+
+    /// Where the next record lies.
+    pub fn peek(&self) -> Option<Position> {
+        self.readers.iter().filter_map(Reader::head).min()
+    }
+
+    pub fn next(&mut self) -> Option<LegRecord> {
+        let (_, at) = self.readers.iter().enumerate().filter_map(|(at, reader)| Some((reader.head()?, at))).min()?;
+        let reader = self.readers.get_mut(at)?;
+        let (_, stored) = reader.ahead.pop_front()?;
+        let source = Source { partition: reader.partition, offset: stored.offset };
+        self.stale |= reader.ahead.is_empty();
+        let elsewhere = self.deliverer(&stored.message.subject) != Some(source.partition);
+        Some(LegRecord { source, stored, elsewhere })
+    }
+
+    /// The leg that delivers messages of a subject: of those that match the one bound first. It has every record that any other has.
+    fn deliverer(&self, subject: &Subject) -> Option<PartitionId> {
+        let [only] = &self.readers[..] else {
+            let matching = self.readers.iter().filter(|reader| reader.filter.matches(subject));
+            return matching.min_by_key(|reader| (reader.bound_at, reader.partition)).map(|reader| reader.partition);
+        };
+        Some(only.partition)
+    }
+
+    /// Asks to be woken for what comes. False: something is there already.
+    pub fn park(&mut self, view: &dyn LogView) -> bool {
+        let mut nothing = true;
+        for reader in &mut self.readers {
+            if !reader.parked && reader.ahead.is_empty() {
+                reader.parked = view.park(reader.partition, reader.next, &self.waiter);
+                nothing &= reader.parked;
+            }
+        }
+        self.stale |= !nothing;
+        nothing
+    }
+
+    /// After a wake: legs that have something are parked no more.
+    pub fn woken(&mut self, view: &dyn LogView) {
+        for reader in &mut self.readers {
+            let has_more = view.bounds(reader.partition).is_none_or(|bounds| bounds.durable_end > reader.next);
+            reader.parked &= !has_more;
+        }
+        self.stale = true;
+    }
+}
+
+impl Reader {
+    fn head(&self) -> Option<Position> {
+        self.ahead.front().map(|(position, _)| *position)
+    }
+
+    /// Reads from memory until something is there or the end is reached. Gives the read that has to come from disk.
+    fn fill(&mut self, view: &dyn LogView) -> Option<BoxFuture<'static, Result<Records, Refusal>>> {
+        while self.ahead.is_empty() {
+            self.pass_settled();
+            match view.read(self.partition, self.next, MQTT_LEG_READ_BYTES) {
+                ReadNow::Ready(records) if records.batches.is_empty() => return None,
+                ReadNow::Ready(records) => self.take(&records),
+                ReadNow::Behind => return Some(view.read_behind(self.partition, self.next, MQTT_LEG_READ_BYTES)),
+                ReadNow::Refused(Refusal::OffsetOutOfRange { log_start, .. }) if log_start > self.next => self.next = log_start,
+                ReadNow::Refused(_) => return None,
+            }
+        }
+        None
+    }
+
+    fn pass_settled(&mut self) {
+        while let Some((from, to)) = self.settled.front().copied() {
+            if from > self.next {
+                return;
+            }
+            self.next = self.next.max(to);
+            self.settled.pop_front();
+        }
+    }
+
+    fn take(&mut self, records: &Records) {
+        let unknown = Subject::parse("").expect("one empty level");
+        for (batch, position) in records.batches.iter().zip(&records.positions) {
+            match stored::messages(batch, self.next, &unknown) {
+                Ok(messages) => {
+                    for stored in messages {
+                        self.pass_settled();
+                        if stored.offset >= self.next {
+                            self.next = stored.offset.plus(1);
+                            self.ahead.push_back((*position, stored));
+                        }
+                    }
+                }
+                Err(refusal) => tracing::warn!(?refusal, partition = self.partition.0, "a batch of a session is not readable"),
+            }
+            self.next = self.next.max(end_of(batch).unwrap_or(self.next.plus(1)));
+        }
+    }
+
+    /// The read from disk failed: damage is passed over, the rest is tried again.
+    fn pass(&mut self, refusal: &Refusal) {
+        match refusal {
+            Refusal::OffsetOutOfRange { log_start, .. } if *log_start > self.next => self.next = *log_start,
+            Refusal::Damaged => self.next = self.next.plus(1),
+            _ => {}
+        }
+    }
+}
+
+/// The offset behind a batch.
+fn end_of(batch: &Bytes) -> Option<Offset> {
+    let header = BatchHeader::parse(batch).ok()?;
+    Some(Offset::from_i64(header.base_offset)?.plus(header.offset_count()))
+}
+
+/// What the broker knows of records that were handed out before: their identifiers, and how far they are.
+#[derive(Debug, Default)]
+pub struct HandedOut {
+    pub before: HashMap<Source, Handed>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handed {
+    /// At QoS 1, under this identifier.
+    Once(u16),
+    /// At QoS 2, waits for PUBREC.
+    Marked(u16),
+    /// At QoS 2, PUBREC came.
+    Received(u16),
+}

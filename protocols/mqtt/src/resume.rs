@@ -1,0 +1,86 @@
+//! A session that goes on where an earlier connection left it.
+
+use std::collections::HashSet;
+
+use firth_gateway::cursors::Attached;
+use firth_gateway::live::Overflow;
+
+use crate::codec::packet::Packet;
+use crate::codec::qos::PacketId;
+use crate::codec::reason::ReasonCode;
+use crate::inbound::Incoming;
+use crate::legs::{Handed, HandedOut, Legs};
+use crate::session::{Durable, NOTE_INCOMING, NOTE_KIND, NOTE_SUBSCRIPTION, Session};
+use crate::subscriptions::Subscribed;
+use crate::window::{Source, Stage};
+
+/// A QoS 2 message waits for PUBREC.
+const WAITS_FOR_PUBREC: u8 = 1;
+
+impl Session {
+    /// Takes up what the session's cursor remembers: subscriptions, incoming identifiers, messages in flight. PUBRELs go out again at once,
+    /// in the order of their messages; the rest is read again by the legs.
+    pub fn resume(&mut self, attached: Attached, fresh: bool) {
+        let mut durable = Durable {
+            attachment: attached.attachment,
+            legs: Legs::default(),
+            handed: HandedOut::default(),
+            settles: Vec::new(),
+            marking: Vec::new(),
+            own: std::collections::VecDeque::new(),
+            notes: HashSet::new(),
+        };
+        let sent = self.node.registry.take_sent(&self.client.id);
+        for (source, id) in sent.into_iter().filter(|_| !fresh) {
+            durable.handed.before.insert(source, Handed::Once(id.get()));
+            self.window.reserve(id);
+        }
+        let mut releases = Vec::new();
+        for leg in &attached.legs {
+            durable.legs.add(leg);
+            if let Some(mut subscribed) = Subscribed::from_note(&leg.note) {
+                subscribed.leg = Some(leg.partition);
+                self.subscribe_again(subscribed);
+            }
+            for mark in &leg.marks {
+                let Some(id) = u16::try_from(mark.tag).ok().and_then(PacketId::new) else { continue };
+                let source = Source { partition: leg.partition, offset: mark.offset };
+                if mark.stage == WAITS_FOR_PUBREC {
+                    durable.handed.before.insert(source, Handed::Marked(id.get()));
+                    self.window.reserve(id);
+                } else {
+                    durable.handed.before.insert(source, Handed::Received(id.get()));
+                    self.window.put(id, Stage::Released, Some(source));
+                    releases.push(id);
+                }
+            }
+        }
+        for (number, note) in &attached.notes {
+            match number & NOTE_KIND {
+                NOTE_INCOMING => {
+                    if let Some(id) = u16::try_from(number & !NOTE_KIND).ok().and_then(PacketId::new) {
+                        self.inbound.known.insert(id, Incoming::Received);
+                    }
+                }
+                NOTE_SUBSCRIPTION => {
+                    durable.notes.insert(*number);
+                    if let Some(mut subscribed) = Subscribed::from_note(note) {
+                        subscribed.note = Some(*number);
+                        self.subscribe_again(subscribed);
+                    }
+                }
+                _ => {}
+            }
+        }
+        self.durable = Some(Box::new(durable));
+        for id in releases {
+            self.acknowledge(Packet::PubRel, id, ReasonCode::Success);
+        }
+    }
+
+    fn subscribe_again(&mut self, subscribed: Subscribed) {
+        let filter = subscribed.filter.clone();
+        let number = self.subscriptions.put(subscribed);
+        self.connection.subscribe(number, filter, Overflow::DropNewest);
+    }
+}

@@ -1,0 +1,117 @@
+//! The loop of a connected client.
+
+use std::sync::Arc;
+
+use firth_gateway::link::{LinkEnd, StopSignal};
+use firth_model::limits::MQTT_UNDONE_MAX;
+use tokio::time::{Instant, sleep_until};
+
+use crate::codec::reason::ReasonCode;
+use crate::session::{Durable, Ending, Session};
+use crate::wire::Turn;
+
+impl Session {
+    /// Serves the client to the end of its connection.
+    pub async fn run(mut self, mut stop: StopSignal) -> Result<(), LinkEnd> {
+        let ending = loop {
+            self.work();
+            if let Some(ending) = self.ending {
+                break ending;
+            }
+            self.wait(&mut stop).await;
+        };
+        self.leave(ending).await;
+        match ending {
+            Ending::Stopping => Err(LinkEnd::Stopping),
+            Ending::Refused(reason) => Err(LinkEnd::Malformed { at_byte: 0, what: reason.name() }),
+            Ending::Left { .. } | Ending::Lost | Ending::TakenOver => Ok(()),
+        }
+    }
+
+    /// Everything that can be done without waiting.
+    fn work(&mut self) {
+        for event in self.connection.try_events() {
+            self.event(event);
+        }
+        if !self.wire.received.is_empty() && self.may_read() {
+            self.decode();
+        }
+        self.pump();
+        self.flush_settles();
+    }
+
+    /// Whether what the client sends is looked at: not while it lets too much be undone, or does not take what it is sent.
+    pub fn may_read(&self) -> bool {
+        self.ending.is_none()
+            && self.operation.is_none()
+            && self.held.is_empty()
+            && self.inbound.held.is_none()
+            && self.inbound.undone < MQTT_UNDONE_MAX
+            && self.wire.has_room()
+    }
+
+    /// Waits until there is something to do.
+    async fn wait(&mut self, stop: &mut StopSignal) {
+        let reading = self.may_read();
+        let held = !self.held.is_empty() || self.inbound.held.is_some();
+        let budget = self.broker.budget().clone();
+        let due = self.client.patience.map(|patience| self.heard_at + patience);
+        let parked = self.durable.as_ref().filter(|durable| durable.legs.is_parked()).map(|durable| durable.legs.waiter());
+        let cold = self.durable.as_mut().filter(|durable| durable.legs.is_reading());
+        let (is_cold, is_replaying, is_parked) = (cold.is_some(), self.replays.is_reading(), parked.is_some());
+        tokio::select! {
+            turn = self.wire.turn(reading) => match turn {
+                Ok(Turn::Wrote) => {}
+                Ok(Turn::Read(0)) | Err(_) => self.end(Ending::Lost),
+                Ok(Turn::Read(_)) => self.heard_at = Instant::now(),
+            },
+            events = self.connection.events() => {
+                for event in events {
+                    self.event(event);
+                }
+            }
+            () = self.replays.read(), if is_replaying => {}
+            () = read_cold(cold), if is_cold => {}
+            () = woken(parked), if is_parked => {
+                if let Some(durable) = &mut self.durable {
+                    durable.legs.woken(&**self.broker.view());
+                }
+            }
+            () = budget.room(), if held => {
+                self.retry_held();
+                self.retry_publish();
+            }
+            () = self.seat.evicted() => self.end(Ending::TakenOver),
+            () = until(due), if due.is_some() => {
+                // While the node does not read, the client cannot be heard.
+                if reading {
+                    self.end(Ending::Refused(ReasonCode::KeepAliveTimeout));
+                } else {
+                    self.heard_at = Instant::now();
+                }
+            }
+            () = stop.stopped() => self.end(Ending::Stopping),
+        }
+    }
+}
+
+async fn read_cold(durable: Option<&mut Box<Durable>>) {
+    match durable {
+        Some(durable) => durable.legs.read_cold().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn woken(waiter: Option<Arc<firth_gateway::view::Waiter>>) {
+    match waiter {
+        Some(waiter) => waiter.woken().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}

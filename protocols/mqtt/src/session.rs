@@ -1,0 +1,243 @@
+//! What one connected client is to its node.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use firth_gateway::answer::Tag;
+use firth_gateway::connection::{Connection, Full};
+use firth_gateway::cursors::{Attachment, CursorMove, Settle, Settlement};
+use firth_gateway::door::Broker;
+use firth_gateway::request::Request;
+use firth_model::ids::Offset;
+use firth_model::subject::Subject;
+use firth_model::time::Millis;
+use tokio::time::{Duration, Instant};
+
+use crate::aliases::{Given, Taken};
+use crate::codec::acknowledgement::Acknowledgement;
+use crate::codec::connect::Will;
+use crate::codec::encode::Receiver;
+use crate::codec::leave::Disconnect;
+use crate::codec::packet::Packet;
+use crate::codec::qos::PacketId;
+use crate::codec::reason::ReasonCode;
+use crate::codec::text::Text;
+use crate::codec::version::ProtocolVersion;
+use crate::inbound::Inbound;
+use crate::legs::{HandedOut, Legs};
+use crate::node::Node;
+use crate::queue::Queue;
+use crate::registry::Seat;
+use crate::replay::Replays;
+use crate::subscriptions::Subscriptions;
+use crate::window::{Source, Window};
+use crate::wire::Wire;
+
+/// What does not change while a client is connected.
+#[derive(Debug, Clone)]
+pub struct Client {
+    pub id: Text,
+    pub version: ProtocolVersion,
+    pub receiver: Receiver,
+    /// Another broker, which wants retain flags as they were published and nothing of its own back.
+    pub bridge: bool,
+    /// A client that is silent for so long is gone.
+    pub patience: Option<Duration>,
+    /// The session's expiry interval; `u32::MAX` is never.
+    pub expiry_s: u32,
+}
+
+/// Notes of a session's cursor: the kind is the upper byte.
+pub const NOTE_INCOMING: u32 = 0x0100_0000;
+pub const NOTE_WILL: u32 = 0x0200_0000;
+pub const NOTE_SUBSCRIPTION: u32 = 0x0300_0000;
+pub const NOTE_KIND: u32 = 0xff00_0000;
+
+/// The part of a session that outlives its connection.
+pub struct Durable {
+    pub attachment: Attachment,
+    pub legs: Legs,
+    /// What earlier connections were handed, until it is sent again.
+    pub handed: HandedOut,
+    /// To be settled with the next flush.
+    pub settles: Vec<Settle>,
+    /// Exchanges whose marks are in `settles`.
+    pub marking: Vec<PacketId>,
+    /// Own publishes that will come back by a leg which does not want them: subject, time, bytes.
+    pub own: VecDeque<(Subject, Millis, usize)>,
+    pub notes: HashSet<u32>,
+}
+
+/// What a request is to do when it is answered.
+pub enum Asked {
+    /// One step of the SUBSCRIBE or UNSUBSCRIBE in work; which of its subscriptions, and its number.
+    Step { at: usize, number: u32 },
+    /// Marks of these exchanges are durable.
+    Marked(Vec<PacketId>),
+    /// Incoming identifiers are forgotten: PUBCOMP.
+    Forgotten(Vec<PacketId>),
+}
+
+/// SUBSCRIBE or UNSUBSCRIBE in work; nothing that its client sent later is looked at before it is answered.
+pub struct Operation {
+    pub packet_id: PacketId,
+    pub reasons: Vec<ReasonCode>,
+    /// Answers that are missing.
+    pub missing: usize,
+    /// Subscriptions that get retained messages. `None`: it is an UNSUBSCRIBE.
+    pub replays: Option<Vec<u32>>,
+}
+
+/// Why a connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// The client said goodbye; `will`: and wants its will published.
+    Left {
+        will: bool,
+    },
+    /// The client closed, or cannot be reached.
+    Lost,
+    /// The node ends it, for this reason.
+    Refused(ReasonCode),
+    TakenOver,
+    Stopping,
+}
+
+pub struct Session {
+    pub node: Arc<Node>,
+    pub broker: Broker,
+    pub client: Client,
+    pub seat: Seat,
+    pub wire: Wire,
+    pub connection: Connection,
+    pub next_tag: u64,
+    /// Requests for which the node had no room; the socket is left unread until they are taken.
+    pub held: VecDeque<(Tag, Request)>,
+    pub asked: HashMap<Tag, Asked>,
+    pub operation: Option<Box<Operation>>,
+    pub inbound: Inbound,
+    pub subscriptions: Subscriptions,
+    pub window: Window,
+    pub taken: Taken,
+    pub queue: Queue,
+    pub replays: Replays,
+    pub durable: Option<Box<Durable>>,
+    pub will: Option<Box<Will>>,
+    pub heard_at: Instant,
+    pub ending: Option<Ending>,
+}
+
+impl Session {
+    pub fn of(node: Arc<Node>, broker: Broker, client: Client, seat: Seat, wire: Wire, connection: Connection) -> Session {
+        Session {
+            inbound: Inbound { given: Given::up_to(node.settings.topic_aliases), ..Inbound::default() },
+            node,
+            broker,
+            client,
+            seat,
+            wire,
+            connection,
+            next_tag: 0,
+            held: VecDeque::new(),
+            asked: HashMap::new(),
+            operation: None,
+            subscriptions: Subscriptions::default(),
+            window: Window::of(u16::MAX),
+            taken: Taken::default(),
+            queue: Queue::default(),
+            replays: Replays::default(),
+            durable: None,
+            will: None,
+            heard_at: Instant::now(),
+            ending: None,
+        }
+    }
+
+    pub fn tag(&mut self) -> Tag {
+        self.next_tag += 1;
+        Tag(self.next_tag)
+    }
+
+    /// Sends a packet that its receiver can be sent; one that is too large for it even without what may be left out is not sent.
+    pub fn send(&mut self, packet: &Packet) {
+        if let Err(error) = self.wire.send(packet, &self.client.receiver) {
+            tracing::debug!(%error, kind = ?packet.kind(), "a packet is not sent");
+        }
+    }
+
+    pub fn acknowledge(&mut self, packet: fn(Acknowledgement) -> Packet, id: PacketId, reason: ReasonCode) {
+        self.send(&packet(Acknowledgement::of(id, reason)));
+    }
+
+    pub fn end(&mut self, ending: Ending) {
+        self.ending.get_or_insert(ending);
+    }
+
+    /// Asks the node, now or as soon as it has room.
+    pub fn ask(&mut self, request: Request, asked: Option<Asked>) {
+        let tag = self.tag();
+        if let Some(asked) = asked {
+            self.asked.insert(tag, asked);
+        }
+        if !self.held.is_empty() {
+            self.held.push_back((tag, request));
+        } else if let Err(Full(request)) = self.connection.submit(tag, request) {
+            self.held.push_back((tag, request));
+        }
+    }
+
+    pub fn ask_cursor(&mut self, cursor_move: CursorMove, asked: Option<Asked>) {
+        self.ask(Request::Cursor(Box::new(cursor_move)), asked);
+    }
+
+    /// Tries again what found no room.
+    pub fn retry_held(&mut self) {
+        while let Some((tag, request)) = self.held.pop_front() {
+            if let Err(Full(request)) = self.connection.submit(tag, request) {
+                self.held.push_front((tag, request));
+                return;
+            }
+        }
+    }
+
+    /// The session needs the record no more.
+    pub fn settle(&mut self, source: Option<Source>) {
+        let (Some(durable), Some(Source { partition, offset })) = (&mut self.durable, source) else { return };
+        if let Some(Settle { partition: last, what: Settlement::Done { to, .. } }) = durable.settles.last_mut()
+            && *last == partition
+            && *to == offset
+        {
+            *to = offset.plus(1);
+            return;
+        }
+        durable.settles.push(Settle { partition, what: Settlement::Done { from: offset, to: Offset(offset.0.saturating_add(1)) } });
+    }
+
+    /// Remembers on disk how far the exchange of a record is; what follows is done when it is there.
+    pub fn mark(&mut self, source: Source, id: PacketId, stage: u8) {
+        let Some(durable) = &mut self.durable else { return };
+        let what = Settlement::Mark { offset: source.offset, tag: u32::from(id.get()), stage };
+        durable.settles.push(Settle { partition: source.partition, what });
+        durable.marking.push(id);
+    }
+
+    /// Sends down what was settled since the last time.
+    pub fn flush_settles(&mut self) {
+        let Some(durable) = &mut self.durable else { return };
+        if durable.settles.is_empty() {
+            return;
+        }
+        let settles = std::mem::take(&mut durable.settles);
+        let marking = std::mem::take(&mut durable.marking);
+        let attachment = durable.attachment;
+        let asked = (!marking.is_empty()).then_some(Asked::Marked(marking));
+        self.ask_cursor(CursorMove::Settle { attachment, settles }, asked);
+    }
+
+    /// The last packet to a client whose connection the node ends, where its version has one.
+    pub fn say_why(&mut self, reason: ReasonCode) {
+        if self.client.version.has_properties() {
+            self.send(&Packet::Disconnect(Disconnect::because(reason)));
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! SUBSCRIBE and UNSUBSCRIBE of a client.
+
+use firth_gateway::cursors::{CursorMove, Leg};
+use firth_gateway::live::Overflow;
+use firth_gateway::refusal::Refusal;
+use firth_model::limits::{MQTT_SUBSCRIPTIONS_MAX, SUBJECT_LEVELS_MAX};
+
+use crate::codec::packet::Packet;
+use crate::codec::property::{Properties, SubscriptionIdentifier};
+use crate::codec::qos::QoS;
+use crate::codec::reason::ReasonCode;
+use crate::codec::subscribe::{RetainHandling, SubAck, Subscribe, Subscription, UnsubAck, Unsubscribe};
+use crate::codec::text::Text;
+use crate::codec::topic::shared_parts;
+use crate::reasons::reason_of;
+use crate::session::{Asked, Ending, NOTE_SUBSCRIPTION, Operation, Session};
+use crate::subscriptions::Subscribed;
+use crate::sys;
+
+impl Session {
+    pub fn receive_subscribe(&mut self, subscribe: Subscribe) {
+        let identifier = subscribe.properties.subscription_identifiers.first().copied();
+        let reasons = Vec::with_capacity(subscribe.subscriptions.len());
+        let operation = Operation { packet_id: subscribe.packet_id, reasons, missing: 0, replays: Some(Vec::new()) };
+        self.operation = Some(Box::new(operation));
+        for (at, subscription) in subscribe.subscriptions.into_iter().enumerate() {
+            let reason = self.add_subscription(at, subscription, identifier);
+            if self.ending.is_some() {
+                return;
+            }
+            if let Some(operation) = &mut self.operation {
+                operation.reasons.push(reason);
+            }
+        }
+        self.finish_operation();
+    }
+
+    /// Adds one subscription; what a persistent session has to keep of it is asked for.
+    fn add_subscription(&mut self, at: usize, subscription: Subscription, identifier: Option<SubscriptionIdentifier>) -> ReasonCode {
+        let Subscription { filter: text, mut options } = subscription;
+        if too_deep(&text) {
+            self.end(Ending::Refused(ReasonCode::MalformedPacket));
+            return ReasonCode::MalformedPacket;
+        }
+        match shared_parts(&text) {
+            Ok(None) => {}
+            Ok(Some(_)) if self.client.version.has_properties() => return ReasonCode::SharedSubscriptionsNotSupported,
+            Ok(Some(_)) | Err(_) if self.client.version.has_properties() => return ReasonCode::TopicFilterInvalid,
+            Ok(Some(_)) | Err(_) => return ReasonCode::UnspecifiedError,
+        }
+        if self.client.bridge {
+            options.no_local = true;
+            options.retain_as_published = true;
+        }
+        let existing = self.subscriptions.number_of(&text);
+        if existing.is_none() && self.subscriptions.len() >= MQTT_SUBSCRIPTIONS_MAX {
+            return ReasonCode::QuotaExceeded;
+        }
+        let Some(mut subscribed) = Subscribed::of(text, options, identifier) else { return ReasonCode::TopicFilterInvalid };
+        if let Some(before) = existing.and_then(|number| self.subscriptions.get(number)) {
+            subscribed.leg = before.leg;
+            subscribed.note = before.note;
+        }
+        let filter = subscribed.filter.clone();
+        let number = self.subscriptions.put(subscribed);
+        if existing.is_none() {
+            self.connection.subscribe(number, filter, Overflow::DropNewest);
+        }
+        self.keep_subscription(at, number);
+        let replays = match options.retain_handling {
+            RetainHandling::Always => true,
+            RetainHandling::IfNew => existing.is_none(),
+            RetainHandling::Never => false,
+        };
+        if let Some(Operation { replays: Some(numbers), .. }) = self.operation.as_deref_mut()
+            && replays
+        {
+            numbers.push(number);
+        }
+        match options.qos {
+            QoS::AtMostOnce => ReasonCode::Success,
+            QoS::AtLeastOnce => ReasonCode::GrantedQoS1,
+            QoS::ExactlyOnce => ReasonCode::GrantedQoS2,
+        }
+    }
+
+    /// Asks for what a persistent session keeps of a subscription: a leg from QoS 1 on, else a note.
+    fn keep_subscription(&mut self, at: usize, number: u32) {
+        let (Some(durable), Some(subscribed)) = (&mut self.durable, self.subscriptions.get_mut(number)) else { return };
+        let attachment = durable.attachment;
+        let mut moves = Vec::new();
+        if subscribed.options.qos == QoS::AtMostOnce {
+            if let Some(partition) = subscribed.leg.take() {
+                durable.legs.remove(partition);
+                moves.push(CursorMove::Unbind { attachment, filter: subscribed.filter.clone() });
+            }
+            let note = subscribed.note.unwrap_or_else(|| free_note(&durable.notes));
+            durable.notes.insert(note);
+            subscribed.note = Some(note);
+            moves.push(CursorMove::Note { attachment, notes: vec![(note, Some(subscribed.to_note()))] });
+        } else {
+            moves.push(CursorMove::Bind { attachment, filter: subscribed.filter.clone(), note: subscribed.to_note() });
+            if let Some(note) = subscribed.note.take() {
+                durable.notes.remove(&note);
+                moves.push(CursorMove::Note { attachment, notes: vec![(note, None)] });
+            }
+        }
+        self.ask_steps(at, number, moves);
+    }
+
+    fn ask_steps(&mut self, at: usize, number: u32, moves: Vec<CursorMove>) {
+        if let Some(operation) = &mut self.operation {
+            operation.missing += moves.len();
+        }
+        for one in moves {
+            self.ask_cursor(one, Some(Asked::Step { at, number }));
+        }
+    }
+
+    pub fn receive_unsubscribe(&mut self, unsubscribe: Unsubscribe) {
+        let reasons = Vec::with_capacity(unsubscribe.filters.len());
+        self.operation = Some(Box::new(Operation { packet_id: unsubscribe.packet_id, reasons, missing: 0, replays: None }));
+        for (at, text) in unsubscribe.filters.iter().enumerate() {
+            let reason = self.remove_subscription(at, text);
+            if let Some(operation) = &mut self.operation {
+                operation.reasons.push(reason);
+            }
+        }
+        self.finish_operation();
+    }
+
+    fn remove_subscription(&mut self, at: usize, text: &Text) -> ReasonCode {
+        let number = self.subscriptions.number_of(text);
+        let Some((number, removed)) = number.and_then(|number| Some((number, self.subscriptions.remove(number)?))) else {
+            return ReasonCode::NoSubscriptionExisted;
+        };
+        self.connection.unsubscribe(number);
+        self.replays.forget(number);
+        if let Some(durable) = &mut self.durable {
+            let attachment = durable.attachment;
+            let mut moves = Vec::new();
+            if let Some(partition) = removed.leg {
+                durable.legs.remove(partition);
+                moves.push(CursorMove::Unbind { attachment, filter: removed.filter });
+            }
+            if let Some(note) = removed.note {
+                durable.notes.remove(&note);
+                moves.push(CursorMove::Note { attachment, notes: vec![(note, None)] });
+            }
+            self.ask_steps(at, number, moves);
+        }
+        ReasonCode::Success
+    }
+
+    /// The leg of a subscription is durable.
+    pub fn bound(&mut self, at: usize, number: u32, leg: &Leg) {
+        if let (Some(durable), Some(subscribed)) = (&mut self.durable, self.subscriptions.get_mut(number)) {
+            // A leg that was there keeps its place: its reader is further than what is settled.
+            if subscribed.leg != Some(leg.partition) {
+                durable.legs.add(leg);
+                subscribed.leg = Some(leg.partition);
+            }
+        }
+        let _ = at;
+        self.step_done();
+    }
+
+    pub fn step_done(&mut self) {
+        if let Some(operation) = &mut self.operation {
+            operation.missing = operation.missing.saturating_sub(1);
+        }
+        self.finish_operation();
+    }
+
+    /// A subscription that cannot be kept is none.
+    pub fn step_refused(&mut self, at: usize, number: u32, refusal: &Refusal) {
+        tracing::debug!(?refusal, client = self.client.id.as_str(), "a subscription is refused");
+        if *refusal == Refusal::Conflict {
+            return self.end(Ending::TakenOver);
+        }
+        if let Some(operation) = &mut self.operation {
+            if let Some(reason) = operation.reasons.get_mut(at) {
+                *reason = reason_of(refusal);
+            }
+            if let Some(replays) = &mut operation.replays {
+                replays.retain(|replay| *replay != number);
+                if let Some(removed) = self.subscriptions.remove(number) {
+                    self.connection.unsubscribe(number);
+                    if let (Some(durable), Some(partition)) = (&mut self.durable, removed.leg) {
+                        durable.legs.remove(partition);
+                    }
+                }
+            }
+        }
+        self.step_done();
+    }
+
+    /// Answers the operation, if nothing of it is missing, and begins with its retained messages.
+    fn finish_operation(&mut self) {
+        let Some(operation) = self.operation.take_if(|operation| operation.missing == 0) else { return };
+        let Operation { packet_id, reasons, replays, .. } = *operation;
+        let properties = Properties::default();
+        let Some(replays) = replays else {
+            return self.send(&Packet::UnsubAck(UnsubAck { packet_id, properties, reasons }));
+        };
+        self.send(&Packet::SubAck(SubAck { packet_id, properties, reasons }));
+        for number in replays {
+            let Some(subscribed) = self.subscriptions.get(number) else { continue };
+            let filter = subscribed.filter.clone();
+            if let Some((partition, offsets)) = self.broker.view().retained(&filter) {
+                self.replays.add(number, partition, offsets);
+            }
+            for message in sys::values(&self.node, self.broker.now()) {
+                if filter.matches(&message.subject) {
+                    self.replays.add_ready(number, message);
+                }
+            }
+        }
+    }
+}
+
+/// More levels than any subject has: nothing could match.
+fn too_deep(text: &Text) -> bool {
+    text.as_bytes().iter().filter(|byte| **byte == b'/').count() > SUBJECT_LEVELS_MAX
+}
+
+fn free_note(taken: &std::collections::HashSet<u32>) -> u32 {
+    let count = u32::try_from(taken.len()).unwrap_or(u32::MAX);
+    let mut notes = (0..=count).map(|number| NOTE_SUBSCRIPTION | (number & !crate::session::NOTE_KIND));
+    notes.find(|note| !taken.contains(note)).unwrap_or(NOTE_SUBSCRIPTION)
+}

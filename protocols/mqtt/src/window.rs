@@ -1,0 +1,135 @@
+//! Messages that a client was sent and has not acknowledged.
+
+use std::collections::{HashMap, HashSet};
+
+use firth_model::ids::{Offset, PartitionId};
+
+use crate::codec::publish::Publish;
+use crate::codec::qos::PacketId;
+
+/// The record of a persistent session that a packet carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Source {
+    pub partition: PartitionId,
+    pub offset: Offset,
+}
+
+/// How far the exchange of a message is (MQTT 5.0 section 4.3).
+#[derive(Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// QoS 1, waits for PUBACK.
+    Sent,
+    /// QoS 2, its identifier is being made durable; then this goes out.
+    Marking(Box<Publish>),
+    /// QoS 2, waits for PUBREC.
+    SentOnce,
+    /// That PUBREC came is being made durable.
+    Releasing,
+    /// PUBREL is sent, waits for PUBCOMP.
+    Released,
+}
+
+#[derive(Debug)]
+pub struct InFlight {
+    pub stage: Stage,
+    pub source: Option<Source>,
+}
+
+/// One client's messages in flight, by packet identifier.
+#[derive(Debug)]
+pub struct Window {
+    max: usize,
+    last: u16,
+    flying: HashMap<PacketId, InFlight>,
+    /// Identifiers of messages that an earlier connection of the session sent and this one has not sent again.
+    reserved: HashSet<PacketId>,
+}
+
+impl Window {
+    /// At most `max` at once.
+    pub fn of(max: u16) -> Window {
+        Window { max: usize::from(max), last: 0, flying: HashMap::new(), reserved: HashSet::new() }
+    }
+
+    pub fn has_room(&self) -> bool {
+        self.flying.len() < self.max
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.flying.is_empty()
+    }
+
+    /// Keeps an identifier for a message that is to be sent again.
+    pub fn reserve(&mut self, id: PacketId) {
+        self.reserved.insert(id);
+    }
+
+    /// An identifier that is free. There is one while there is room: the window is smaller than the space of identifiers, and what is
+    /// reserved was in such a window. `None` if a client managed to have all of them reserved.
+    pub fn free_id(&mut self) -> Option<PacketId> {
+        for _ in 0..=u16::MAX {
+            self.last = self.last.wrapping_add(1);
+            if let Some(id) = PacketId::new(self.last)
+                && !self.flying.contains_key(&id)
+                && !self.reserved.contains(&id)
+            {
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    pub fn put(&mut self, id: PacketId, stage: Stage, source: Option<Source>) {
+        self.reserved.remove(&id);
+        self.flying.insert(id, InFlight { stage, source });
+    }
+
+    pub fn get(&mut self, id: PacketId) -> Option<&mut InFlight> {
+        self.flying.get_mut(&id)
+    }
+
+    pub fn remove(&mut self, id: PacketId) -> Option<InFlight> {
+        self.flying.remove(&id)
+    }
+
+    /// QoS 1 messages of the session's records that wait for their PUBACK.
+    pub fn unacknowledged(&self) -> Vec<(Source, PacketId)> {
+        let sent = self.flying.iter().filter(|(_, flight)| flight.stage == Stage::Sent);
+        sent.filter_map(|(id, flight)| Some((flight.source?, *id))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(number: u16) -> PacketId {
+        PacketId::new(number).expect("not zero")
+    }
+
+    #[test]
+    fn identifiers_come_round_and_pass_over_those_in_use() {
+        let mut window = Window::of(2);
+        window.reserve(id(1));
+        assert_eq!(window.free_id(), Some(id(2)));
+        window.put(id(2), Stage::Sent, None);
+        window.last = u16::MAX - 1;
+        assert_eq!(window.free_id(), Some(id(u16::MAX)));
+        assert_eq!(window.free_id(), Some(id(3)), "0 is none, 1 is reserved, 2 is in flight");
+        window.put(id(1), Stage::SentOnce, None);
+        assert!(!window.has_room());
+        assert!(window.remove(id(1)).is_some() && window.has_room());
+        window.last = 0;
+        assert_eq!(window.free_id(), Some(id(1)));
+    }
+
+    #[test]
+    fn only_unacknowledged_records_are_remembered() {
+        let mut window = Window::of(9);
+        let source = |offset| Source { partition: PartitionId(7), offset: Offset(offset) };
+        window.put(id(1), Stage::Sent, Some(source(4)));
+        window.put(id(2), Stage::Sent, None);
+        window.put(id(3), Stage::SentOnce, Some(source(5)));
+        assert_eq!(window.unacknowledged(), [(source(4), id(1))]);
+    }
+}

@@ -1,0 +1,176 @@
+//! The bytes of one connection: what came, and what is to go.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use tokio::io::AsyncReadExt;
+
+use firth_gateway::link::ByteStream;
+use firth_model::limits::MQTT_UNSENT_BYTES_MAX;
+
+use crate::codec::encode::{Receiver, encode, encode_publish_head};
+use crate::codec::fault::EncodeError;
+use crate::codec::packet::Packet;
+use crate::codec::publish::Publish;
+
+/// First read of a connection that was idle.
+const READ_BYTES_MIN: usize = 4 << 10;
+/// Largest read of a busy one.
+const READ_BYTES_MAX: usize = 256 << 10;
+/// Payloads from here on are sent as they are; shorter ones are copied behind their packet's head.
+const GATHERED_BYTES_MIN: usize = 4 << 10;
+/// Chunks in one gathered write; the kernel takes at most 1024.
+const GATHERED_MAX: usize = 64;
+
+pub struct Wire {
+    stream: Box<dyn ByteStream>,
+    pub received: BytesMut,
+    read_bytes: usize,
+    unsent: VecDeque<Bytes>,
+    /// What was encoded last, behind `unsent`.
+    tail: BytesMut,
+    unsent_bytes: usize,
+    /// The stream was given everything, and may keep some of it.
+    unflushed: bool,
+}
+
+/// What a turn at the stream brought.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Turn {
+    Wrote,
+    /// So many bytes; none: the peer sends nothing more.
+    Read(usize),
+}
+
+impl Wire {
+    pub fn over(stream: Box<dyn ByteStream>) -> Wire {
+        let (unsent, tail) = (VecDeque::new(), BytesMut::new());
+        Wire { stream, received: BytesMut::new(), read_bytes: READ_BYTES_MIN, unsent, tail, unsent_bytes: 0, unflushed: false }
+    }
+
+    pub fn send(&mut self, packet: &Packet, receiver: &Receiver) -> Result<(), EncodeError> {
+        let before = self.tail.len();
+        encode(packet, receiver, &mut self.tail)?;
+        self.unsent_bytes += self.tail.len() - before;
+        Ok(())
+    }
+
+    /// # Errors
+    /// Nothing is sent then.
+    pub fn publish(&mut self, publish: &Publish, receiver: &Receiver) -> Result<(), EncodeError> {
+        let before = self.tail.len();
+        encode_publish_head(publish, receiver, &mut self.tail)?;
+        self.unsent_bytes += self.tail.len() - before + publish.payload.len();
+        if publish.payload.len() < GATHERED_BYTES_MIN {
+            self.tail.extend_from_slice(&publish.payload);
+        } else {
+            self.unsent.push_back(self.tail.split().freeze());
+            self.unsent.push_back(publish.payload.clone());
+        }
+        Ok(())
+    }
+
+    /// Whether the peer reads what it is sent.
+    pub fn has_room(&self) -> bool {
+        self.unsent_bytes < MQTT_UNSENT_BYTES_MAX
+    }
+
+    pub fn has_unsent(&self) -> bool {
+        self.unsent_bytes > 0 || self.unflushed
+    }
+
+    /// Writes what is to go, and reads if `reading`; resolves when either brought something. Safe to drop while waiting.
+    pub async fn turn(&mut self, reading: bool) -> io::Result<Turn> {
+        poll_fn(|context| {
+            if self.unsent_bytes > 0
+                && let Poll::Ready(written) = self.poll_write(context)
+            {
+                return Poll::Ready(written.map(|()| Turn::Wrote));
+            }
+            if self.unflushed
+                && let Poll::Ready(flushed) = Pin::new(&mut *self.stream).poll_flush(context)
+            {
+                self.unflushed = false;
+                return Poll::Ready(flushed.map(|()| Turn::Wrote));
+            }
+            if !reading {
+                return Poll::Pending;
+            }
+            self.poll_read(context).map(|count| count.map(Turn::Read))
+        })
+        .await
+    }
+
+    fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.tail.is_empty() {
+            self.unsent.push_back(self.tail.split().freeze());
+        }
+        let mut slices = [IoSlice::new(&[]); GATHERED_MAX];
+        let mut count = 0;
+        for (slice, chunk) in slices.iter_mut().zip(&self.unsent) {
+            *slice = IoSlice::new(chunk);
+            count += 1;
+        }
+        let written = std::task::ready!(Pin::new(&mut *self.stream).poll_write_vectored(context, &slices[..count]))?;
+        if written == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        self.sent(written);
+        self.unflushed = true;
+        if self.unsent_bytes == 0 {
+            self.tail = BytesMut::new();
+            self.unflushed = Pin::new(&mut *self.stream).poll_flush(context)?.is_pending();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn sent(&mut self, mut count: usize) {
+        self.unsent_bytes -= count;
+        while let Some(front) = self.unsent.front_mut() {
+            if count < front.len() {
+                front.advance(count);
+                return;
+            }
+            count -= front.len();
+            self.unsent.pop_front();
+        }
+        self.unsent = VecDeque::new();
+    }
+
+    /// Reads what is there. While nothing is there, holds no buffer that was not filled.
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let was_empty = self.received.is_empty();
+        self.received.reserve(self.read_bytes);
+        let polled = {
+            let mut room = (&mut self.received).limit(self.read_bytes);
+            let read = std::pin::pin!(self.stream.read_buf(&mut room));
+            read.poll(context)
+        };
+        match polled {
+            Poll::Pending if was_empty => self.received = BytesMut::new(),
+            Poll::Ready(Ok(count)) if count == self.read_bytes => self.read_bytes = (self.read_bytes * 4).min(READ_BYTES_MAX),
+            Poll::Ready(Ok(count)) if count < self.read_bytes / 8 => self.read_bytes = (self.read_bytes / 2).max(READ_BYTES_MIN),
+            _ => {}
+        }
+        polled
+    }
+
+    /// After everything that was received was taken: an idle connection holds no buffer.
+    pub fn rest(&mut self) {
+        if self.received.is_empty() {
+            self.received = BytesMut::new();
+        }
+    }
+
+    /// Writes everything that is to go, and says that nothing follows.
+    pub async fn close(&mut self) -> io::Result<()> {
+        while self.has_unsent() {
+            self.turn(false).await?;
+        }
+        poll_fn(|context| Pin::new(&mut *self.stream).poll_shutdown(context)).await
+    }
+}
