@@ -284,7 +284,7 @@ impl Sessions {
                 retain: false,
                 publisher: 1,
             };
-            let batch = stored::batch(&message);
+            let batch = stored::batch([&message]);
             let receipt = Some(Receipt { attachment, note: u32::try_from(*id).expect("few") });
             stores.push(Store { message: Arc::new(message), batch, routes: self.routes[&at].clone(), receipt, origin: None });
         }
