@@ -24,7 +24,6 @@ use firth_model::subject::Subject;
 use firth_model::time::Millis;
 
 use crate::machine::Machine;
-use crate::run::compare_states;
 use crate::world::World;
 
 const SUBJECTS: [&str; 3] = ["a/b", "a/c", "b/x"];
@@ -67,10 +66,22 @@ enum Asked {
     Detach,
     Bind(usize, usize),
     Unbind,
-    Done { who: usize, filter: usize, ids: Vec<u64> },
-    Mark { who: usize, filter: usize, id: u64, offset: u64, tag: u32 },
+    Done {
+        who: usize,
+        filter: usize,
+        ids: Vec<u64>,
+    },
+    Mark {
+        who: usize,
+        filter: usize,
+        id: u64,
+        offset: u64,
+        tag: u32,
+    },
     Store(Vec<u64>),
     Forget,
+    /// Of a cursor that must be gone.
+    Ended,
 }
 
 pub struct Sessions {
@@ -144,14 +155,17 @@ impl Sessions {
         (0..=SESSIONS).for_each(|who| self.attach(world, who, false));
     }
 
+    fn name(who: usize) -> Bytes {
+        Bytes::from(format!("session {who}"))
+    }
+
     fn attach(&mut self, world: &mut World, who: usize, fresh: bool) {
         if fresh {
             self.sessions[who].legs.clear();
             self.sessions[who].given_up = self.next_tag;
         }
         let keep = if who == BRIEF { Keep::For(BRIEF_MS) } else { Keep::Ever };
-        let name = Bytes::from(format!("session {who}"));
-        self.cursor(world, Asked::Attach(who), CursorMove::Attach { name, fresh, keep });
+        self.cursor(world, Asked::Attach(who), CursorMove::Attach { name: Sessions::name(who), fresh, keep });
     }
 
     /// One action, picked by the dice.
@@ -181,6 +195,15 @@ impl Sessions {
             self.sessions[who].given_up = self.next_tag;
         }
         self.cursor(world, Asked::Detach, CursorMove::Detach { attachment, keep: None });
+    }
+
+    pub fn detach_brief(&mut self, world: &mut World) {
+        self.detach(world, BRIEF);
+    }
+
+    /// The brief session was detached for longer than it is kept: it must be gone.
+    pub fn drop_brief(&mut self, world: &mut World) {
+        self.cursor(world, Asked::Ended, CursorMove::Drop { name: Sessions::name(BRIEF) });
     }
 
     fn bind(&mut self, world: &mut World, who: usize, at: usize) {
@@ -383,6 +406,7 @@ impl Sessions {
     fn refused(&mut self, asked: Asked, refusal: &Refusal, context: &str) {
         let expected = matches!(refusal, Refusal::StorageFull | Refusal::Conflict | Refusal::NotFound);
         assert!(expected, "{context}: refused: {refusal:?}");
+        assert!(!matches!(asked, Asked::Ended) || *refusal == Refusal::NotFound, "{context}: {refusal:?}");
         if let Asked::Done { who, filter, ids } = asked
             && let Some(bound) = self.sessions[who].legs.get_mut(&filter)
         {
@@ -455,78 +479,4 @@ fn unsettled(world: &World, leg: &Leg, passed: &RunSet) -> Vec<(u64, u64)> {
         }
     }
     found
-}
-
-/// Several lives of a node whose clients have queue cursors. Panics, naming the seed, when something guaranteed is lost, something
-/// settled comes again, or replay differs.
-pub fn session_lives(seed: u64, lives: u32, steps: u64) -> Sessions {
-    let (mut machine, mut sessions) = (Machine::of_seed(seed), Sessions::fresh());
-    for life in 0..lives {
-        let context = format!("seed={seed} life={life}");
-        let mut world = World::start(&mut machine).unwrap_or_else(|error| panic!("{context}: {error}"));
-        sessions.adopt();
-        let crash_at = machine.disk.steps() + 1 + machine.dice.below(steps);
-        machine.disk.crash_at((machine.dice.below(4) > 0).then_some(crash_at));
-        sessions.attach_all(&mut world);
-        live(&mut world, &mut machine, &mut sessions, steps, &context);
-        let settled = world.shard.is_settled().then(|| world.shard.state().dump());
-        machine.acknowledged_to = world.acknowledged_to();
-        let died = world.is_dead();
-        drop(world);
-        machine.mend_stores();
-        if machine.dice.below(3) == 0 {
-            machine.disk.restart_process()
-        } else {
-            machine.disk.restart(&mut machine.dice)
-        }
-        if let Some(before) = settled.filter(|_| !died) {
-            compare_states(&mut machine, &before, &context);
-        }
-    }
-    // The end, without a crash: everything is compared once more.
-    let context = format!("seed={seed} end");
-    let mut world = World::start(&mut machine).unwrap_or_else(|error| panic!("{context}: {error}"));
-    sessions.adopt();
-    sessions.attach_all(&mut world);
-    settle(&mut world, &mut sessions, &context);
-    sessions
-}
-
-fn live(world: &mut World, machine: &mut Machine, sessions: &mut Sessions, steps: u64, context: &str) {
-    world.find_segments();
-    for _ in 0..steps {
-        match machine.dice.below(12) {
-            0..=5 => sessions.act(world, machine),
-            6..=7 => world.turn(),
-            8..=9 => world.commit(),
-            _ => match machine.dice.below(8) {
-                0 => world.shard.checkpoint(),
-                1 | 2 => world.write_checkpoints(),
-                3 => world.recycle(),
-                4..=6 => world.archive(),
-                _ => world.mark(),
-            },
-        }
-        let span_ms = machine.dice.below(400).cast_signed();
-        machine.pass(span_ms);
-        if let Some(error) = &world.death {
-            assert!(error.kind() != std::io::ErrorKind::StorageFull, "{context}: a full disk ended the process");
-            return;
-        }
-        sessions.hear(world, context);
-    }
-    settle(world, sessions, context);
-}
-
-/// Everything asked is answered.
-fn settle(world: &mut World, sessions: &mut Sessions, context: &str) {
-    for _ in 0..4 {
-        world.turn();
-        world.commit();
-        world.turn();
-        if world.is_dead() {
-            return;
-        }
-        sessions.hear(world, context);
-    }
 }

@@ -1,6 +1,6 @@
 //! Seeds of nodes whose clients have queue cursors.
 
-use firth_sim::sessions::session_lives;
+use firth_sim::session_run::session_lives;
 
 /// How many seeds: `FIRTH_SIM_SEEDS`, from `FIRTH_SIM_FROM` on.
 fn seeds() -> std::ops::Range<u64> {
