@@ -305,6 +305,18 @@ impl Shard {
         self.last
     }
 
+    /// Entries queued in this turn.
+    pub(crate) fn queued(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// What was queued behind the first `queued` entries is kept by a crash as a whole or not at all.
+    pub(crate) fn tie(&mut self, queued: usize) {
+        if let Some((_, tied)) = self.entries.get_mut(queued..).and_then(|entries| entries.split_last_mut()) {
+            tied.iter_mut().for_each(|entry| entry.tied = true);
+        }
+    }
+
     /// Queues an entry that changes no state.
     pub(crate) fn note(&mut self, entry: Entry) {
         self.last = self.last.next();
