@@ -26,6 +26,7 @@ use crate::codec::version::ProtocolVersion;
 use crate::inbound::Inbound;
 use crate::legs::{HandedOut, Legs};
 use crate::node::Node;
+use crate::outgoing::Outgoing;
 use crate::queue::Queue;
 use crate::registry::Seat;
 use crate::replay::Replays;
@@ -122,9 +123,12 @@ pub struct Session {
     pub window: Window,
     pub taken: Taken,
     pub queue: Queue,
+    pub outgoing: Outgoing,
     pub replays: Replays,
     pub durable: Option<Box<Durable>>,
     pub will: Option<Box<Will>>,
+    /// PINGREQs that are answered behind what was to be sent before they came.
+    pub pings: u32,
     pub heard_at: Instant,
     pub ending: Option<Ending>,
 }
@@ -150,6 +154,8 @@ impl Session {
             replays: Replays::default(),
             durable: None,
             will: None,
+            pings: 0,
+            outgoing: Outgoing::default(),
             heard_at: Instant::now(),
             ending: None,
         }
