@@ -108,7 +108,7 @@ impl Session {
     /// Sends the next record of the legs, or settles it unseen.
     fn deliver_record(&mut self) {
         let Some(durable) = &mut self.durable else { return };
-        let Some(LegRecord { source, stored, elsewhere }) = durable.legs.next() else { return };
+        let Some(LegRecord { source, stored, elsewhere }) = durable.legs.take() else { return };
         let handed = durable.handed.before.remove(&source);
         if let Some(Handed::Received(_)) = handed {
             // Its PUBREL is on its way already.

@@ -65,7 +65,7 @@ impl Session {
             options.retain_as_published = true;
         }
         let existing = self.subscriptions.number_of(&text);
-        if existing.is_none() && self.subscriptions.len() >= MQTT_SUBSCRIPTIONS_MAX {
+        if existing.is_none() && self.subscriptions.count() >= MQTT_SUBSCRIPTIONS_MAX {
             return ReasonCode::QuotaExceeded;
         }
         let Some(mut subscribed) = Subscribed::of(text, options, identifier) else { return ReasonCode::TopicFilterInvalid };
