@@ -1,4 +1,4 @@
-//! Messages that wait behind one whose identifier is not durable.
+//! Messages that wait behind one whose mark is not durable.
 
 use std::collections::VecDeque;
 
