@@ -410,7 +410,7 @@ impl Sessions {
         if let Asked::Done { who, filter, ids } = asked
             && let Some(bound) = self.sessions[who].legs.get_mut(&filter)
         {
-            ids.iter().for_each(|id| drop(bound.asked.remove(id)));
+            bound.asked.retain(|id, _| !ids.contains(id));
         }
     }
 
