@@ -1,7 +1,7 @@
 //! The newest retained message of each subject: where it lies.
 //!
-//! The messages are in one hidden stream that is compacted by subject. This index is what subscribers ask; its entries are journalled in the
-//! groups of their records, so it is there when the node is.
+//! The messages are in one hidden stream that is compacted by subject. This index is what subscribers ask; its entries are journalled in
+//! the groups of their records, so it is there when the node is.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;

@@ -1,4 +1,4 @@
-//! Messages published under subjects, to the streams that capture them.
+//! Messages to the streams that capture their subjects.
 
 use firth_gateway::answer::{Answer, Stored};
 use firth_gateway::live::Capture;

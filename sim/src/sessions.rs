@@ -410,7 +410,9 @@ impl Sessions {
         if let Asked::Done { who, filter, ids } = asked
             && let Some(bound) = self.sessions[who].legs.get_mut(&filter)
         {
-            bound.asked.retain(|id, _| !ids.contains(id));
+            ids.iter().for_each(|id| {
+                bound.asked.remove(id);
+            });
         }
     }
 

@@ -1,6 +1,4 @@
-//! Moves on queue cursors, served by the shard.
-//!
-//! With the hidden streams that legs lie on, and what becomes of cursors with time.
+//! Moves on queue cursors in the shard, and their upkeep.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

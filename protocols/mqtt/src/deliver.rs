@@ -2,17 +2,18 @@
 
 use std::sync::Arc;
 
-use firth_gateway::live::LiveDelivery;
+use firth_gateway::message::LiveDelivery;
 use firth_gateway::message::Message;
 use firth_gateway::view::LogView;
 use firth_model::ids::Position;
+use firth_model::subject::Subject;
 
-use crate::codec::fault::EncodeError;
 use crate::codec::publish::Publish;
 use crate::codec::qos::{PacketId, QoS};
 use crate::codec::text::Text;
 use crate::headers::{is_expired, properties, published_qos, topic};
 use crate::legs::{Handed, LegRecord};
+use crate::outgoing::Waiting;
 use crate::session::{Durable, Session};
 use crate::subscriptions::Grant;
 use crate::window::{Source, Stage};
@@ -35,7 +36,7 @@ impl Session {
         if let Some(durable) = &mut self.durable {
             durable.legs.stir();
         }
-        while self.ending.is_none() && self.wire.has_room() {
+        while self.ending.is_none() && self.wire.has_room() && self.outgoing.has_room() {
             if self.replays.is_active() {
                 if !self.pump_replay(&view) {
                     return;
@@ -107,7 +108,7 @@ impl Session {
     /// Sends the next record of the legs, or settles it unseen.
     fn deliver_record(&mut self) {
         let Some(durable) = &mut self.durable else { return };
-        let Some(LegRecord { source, stored, elsewhere }) = durable.legs.next() else { return };
+        let Some(LegRecord { source, stored, elsewhere }) = durable.legs.take() else { return };
         let handed = durable.handed.before.remove(&source);
         if let Some(Handed::Received(_)) = handed {
             // Its PUBREL is on its way already.
@@ -173,20 +174,29 @@ impl Session {
         };
         let payload = message.value.clone().unwrap_or_default();
         let publish = Publish { dup: again.is_some(), qos, retain, topic, packet_id, properties, payload };
-        let Some(id) = packet_id else {
-            if self.send_publish(publish, message).is_err() {
-                return self.lose(source);
+        let marking = qos == QoS::ExactlyOnce && again.is_none() && source.is_some();
+        if let Some(id) = packet_id {
+            let stage = match qos {
+                QoS::ExactlyOnce if marking => Stage::Marking,
+                QoS::ExactlyOnce => Stage::SentOnce,
+                _ => Stage::Sent,
+            };
+            self.window.put(id, stage, source);
+            if let (true, Some(record)) = (marking, source) {
+                // [MQTT-4.3.3-2]: the identifier is stored before the message goes.
+                self.mark(record, id, 1);
             }
-            return self.settle(source);
-        };
-        if let (QoS::ExactlyOnce, None, Some(record)) = (qos, again, source) {
-            // [MQTT-4.3.3-2]: the identifier is stored before the message goes.
-            self.window.put(id, Stage::Marking(Box::new(publish)), source);
-            return self.mark(record, id, 1);
         }
-        match self.send_publish(publish, message) {
-            Ok(()) => self.window.put(id, if qos == QoS::ExactlyOnce { Stage::SentOnce } else { Stage::Sent }, source),
-            Err(_) => self.lose(source),
+        if marking || !self.outgoing.is_empty() {
+            return self.outgoing.add(Waiting { publish, subject: message.subject.clone(), source, marking });
+        }
+        self.send_publish(publish, &message.subject, source);
+    }
+
+    /// Sends what waited for an identifier that is durable now.
+    pub fn send_waiting(&mut self) {
+        while let Some(Waiting { publish, subject, source, .. }) = self.outgoing.pop() {
+            self.send_publish(publish, &subject, source);
         }
     }
 
@@ -196,33 +206,27 @@ impl Session {
         self.settle(source);
     }
 
-    /// Sends a PUBLISH, with an alias for its topic if the client takes any.
-    fn send_publish(&mut self, mut publish: Publish, message: &Message) -> Result<(), EncodeError> {
-        let alias = if self.client.version.has_properties() { self.taken.of(&message.subject) } else { None };
+    /// Sends a PUBLISH, with an alias for its topic if the client takes any. At QoS 0 the session is done with it.
+    fn send_publish(&mut self, mut publish: Publish, subject: &Subject, source: Option<Source>) {
+        let alias = if self.client.version.has_properties() { self.taken.of(subject) } else { None };
         if let Some((alias, known)) = alias {
             publish.properties.edit().topic_alias = Some(alias);
             if known {
                 publish.topic = Text::default();
             }
         }
-        self.wire.publish(&publish, &self.client.receiver)?;
+        if self.wire.publish(&publish, &self.client.receiver).is_err() {
+            if let Some(id) = publish.packet_id {
+                self.window.remove(id);
+            }
+            return self.lose(source);
+        }
         self.node.counts.sent.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         if let Some((alias, false)) = alias {
-            self.taken.told(alias, &message.subject);
+            self.taken.told(alias, subject);
         }
-        Ok(())
-    }
-
-    /// The identifier of a QoS 2 message is durable: it goes out.
-    pub fn send_marked(&mut self, id: PacketId) {
-        let Some(flight) = self.window.get(id) else { return };
-        let source = flight.source;
-        let Stage::Marking(publish) = std::mem::replace(&mut flight.stage, Stage::SentOnce) else { return };
-        let sent = self.wire.publish(&publish, &self.client.receiver);
-        self.node.counts.sent.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        if sent.is_err() {
-            self.window.remove(id);
-            self.lose(source);
+        if publish.packet_id.is_none() {
+            self.settle(source);
         }
     }
 }

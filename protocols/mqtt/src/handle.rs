@@ -56,12 +56,26 @@ impl Session {
                 self.publish_batch();
                 self.receive_unsubscribe(unsubscribe);
             }
-            Packet::PingReq => self.send(&Packet::PingResp),
+            Packet::PingReq => {
+                self.pings = self.pings.saturating_add(1);
+                self.publish_batch();
+                self.pump();
+                self.answer_pings();
+            }
             Packet::Disconnect(disconnect) => self.receive_disconnect(&disconnect),
             Packet::Auth(_) => self.end(Ending::Refused(ReasonCode::ProtocolError)),
             // The codec lets no client send these, nor a second CONNECT.
             Packet::Connect(_) | Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
                 self.end(Ending::Refused(ReasonCode::ProtocolError))
+            }
+        }
+    }
+
+    /// Answers pings; not before the retained messages that are being read.
+    pub fn answer_pings(&mut self) {
+        if !self.replays.is_reading() {
+            for _ in 0..std::mem::take(&mut self.pings) {
+                self.send(&Packet::PingResp);
             }
         }
     }
@@ -101,7 +115,7 @@ impl Session {
             }
             (Stage::Released, _) => self.acknowledge(Packet::PubRel, id, ReasonCode::Success),
             (Stage::Releasing, _) => {}
-            (Stage::Sent | Stage::Marking(_), _) => self.end(Ending::Refused(ReasonCode::ProtocolError)),
+            (Stage::Sent | Stage::Marking, _) => self.end(Ending::Refused(ReasonCode::ProtocolError)),
         }
     }
 
@@ -155,7 +169,7 @@ impl Session {
     fn answered(&mut self, asked: Asked, result: Result<Answer, Refusal>) {
         match (asked, result) {
             (Asked::Step { at, number }, Ok(Answer::Cursor(CursorAnswer::Bound { leg, .. }))) => self.bound(at, number, &leg),
-            (Asked::Step { .. }, Ok(_)) => self.step_done(),
+            (Asked::Step { .. }, Ok(_)) | (Asked::Barrier, _) => self.step_done(),
             (Asked::Step { at, number }, Err(refusal)) => self.step_refused(at, number, &refusal),
             (Asked::Marked(ids), Ok(_)) => ids.into_iter().for_each(|id| self.marked(id)),
             (Asked::Forgotten(ids), Ok(_)) => ids.into_iter().for_each(|id| self.acknowledge(Packet::PubComp, id, ReasonCode::Success)),
@@ -173,7 +187,11 @@ impl Session {
     /// How far an exchange is, is durable: the packet that had to wait for it goes.
     fn marked(&mut self, id: PacketId) {
         match self.window.get(id) {
-            Some(InFlight { stage: Stage::Marking(_), .. }) => self.send_marked(id),
+            Some(flight @ InFlight { stage: Stage::Marking, .. }) => {
+                flight.stage = Stage::SentOnce;
+                self.outgoing.marked(id);
+                self.send_waiting();
+            }
             Some(flight @ InFlight { stage: Stage::Releasing, .. }) => {
                 flight.stage = Stage::Released;
                 self.acknowledge(Packet::PubRel, id, ReasonCode::Success);

@@ -19,6 +19,7 @@ pub mod leave;
 pub mod legs;
 pub mod mqtt;
 pub mod node;
+pub mod outgoing;
 pub mod queue;
 pub mod reasons;
 pub mod receive;

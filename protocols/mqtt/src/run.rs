@@ -37,6 +37,7 @@ impl Session {
             self.decode();
         }
         self.pump();
+        self.answer_pings();
         self.flush_settles();
     }
 

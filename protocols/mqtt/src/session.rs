@@ -26,6 +26,7 @@ use crate::codec::version::ProtocolVersion;
 use crate::inbound::Inbound;
 use crate::legs::{HandedOut, Legs};
 use crate::node::Node;
+use crate::outgoing::Outgoing;
 use crate::queue::Queue;
 use crate::registry::Seat;
 use crate::replay::Replays;
@@ -72,6 +73,8 @@ pub struct Durable {
 pub enum Asked {
     /// One step of the SUBSCRIBE or UNSUBSCRIBE in work; which of its subscriptions, and its number.
     Step { at: usize, number: u32 },
+    /// What was published before the SUBSCRIBE in work is durable.
+    Barrier,
     /// Marks of these exchanges are durable.
     Marked(Vec<PacketId>),
     /// Incoming identifiers are forgotten: PUBCOMP.
@@ -120,9 +123,12 @@ pub struct Session {
     pub window: Window,
     pub taken: Taken,
     pub queue: Queue,
+    pub outgoing: Outgoing,
     pub replays: Replays,
     pub durable: Option<Box<Durable>>,
     pub will: Option<Box<Will>>,
+    /// PINGREQs that are answered behind what was to be sent before they came.
+    pub pings: u32,
     pub heard_at: Instant,
     pub ending: Option<Ending>,
 }
@@ -148,6 +154,8 @@ impl Session {
             replays: Replays::default(),
             durable: None,
             will: None,
+            pings: 0,
+            outgoing: Outgoing::default(),
             heard_at: Instant::now(),
             ending: None,
         }

@@ -44,7 +44,7 @@ pub struct Grant {
 }
 
 impl Subscriptions {
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.by_text.len()
     }
 

@@ -4,7 +4,6 @@ use std::collections::{HashMap, HashSet};
 
 use firth_model::ids::{Offset, PartitionId};
 
-use crate::codec::publish::Publish;
 use crate::codec::qos::PacketId;
 
 /// The record of a persistent session that a packet carries.
@@ -15,12 +14,12 @@ pub struct Source {
 }
 
 /// How far the exchange of a message is (MQTT 5.0 section 4.3).
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
     /// QoS 1, waits for PUBACK.
     Sent,
-    /// QoS 2, its identifier is being made durable; then this goes out.
-    Marking(Box<Publish>),
+    /// QoS 2, its identifier is being made durable.
+    Marking,
     /// QoS 2, waits for PUBREC.
     SentOnce,
     /// That PUBREC came is being made durable.

@@ -143,9 +143,9 @@ fn read_version(cursor: &mut Cursor) -> Result<(ProtocolVersion, bool), DecodeEr
     match ProtocolVersion::ALL.into_iter().find(|version| name == version.name() && level == version.level()) {
         Some(version) => Ok((version, bridge)),
         None => {
-            let old = matches!(level, 3 | 4);
+            // Every client of a version that is none of ours reads the answer of the versions that came before properties.
             let error = malformed("MQTT-3.1.2-2", "this version of MQTT is not supported").because(ReasonCode::UnsupportedProtocolVersion);
-            Err(error.answered_in(if old { ProtocolVersion::V311 } else { ProtocolVersion::V5 }))
+            Err(error.answered_in(ProtocolVersion::V311))
         }
     }
 }

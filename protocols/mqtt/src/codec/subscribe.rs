@@ -129,7 +129,8 @@ impl Subscribe {
             let filter = cursor.text()?;
             check_topic_filter(&filter)?;
             let options = SubscriptionOptions::parse(cursor.u8()?, version)?;
-            if version.has_properties() && shared_parts(&filter)?.is_some() && options.no_local {
+            // One that is shared by name only is refused in SUBACK.
+            if version.has_properties() && matches!(shared_parts(&filter), Ok(Some(_))) && options.no_local {
                 return Err(protocol_error("MQTT-3.8.3-4", "a shared subscription is no-local"));
             }
             subscriptions.push(Subscription { filter, options });
