@@ -18,6 +18,7 @@ pub fn session_lives(seed: u64, lives: u32, steps: u64) -> Sessions {
         let crash_at = machine.disk.steps() + 1 + machine.dice.below(steps);
         machine.disk.crash_at((machine.dice.below(4) > 0).then_some(crash_at));
         sessions.attach_all(&mut world);
+        world.turn();
         live(&mut world, &mut machine, &mut sessions, steps, &context);
         let settled = world.shard.is_settled().then(|| world.shard.state().dump());
         machine.acknowledged_to = world.acknowledged_to();
@@ -38,6 +39,7 @@ pub fn session_lives(seed: u64, lives: u32, steps: u64) -> Sessions {
     let mut world = World::start(&mut machine).unwrap_or_else(|error| panic!("{context}: {error}"));
     sessions.adopt();
     sessions.attach_all(&mut world);
+    world.turn();
     settle(&mut world, &mut sessions, &context);
     what_is_over_is_gone(&mut world, &mut machine, &mut sessions, &context);
     sessions
