@@ -119,3 +119,5 @@ pub const FILTER_STREAM_RECORDS_MAX: u64 = 1_000_000;
 pub const FILTER_STREAM_BYTES_MAX: u64 = 1 << 30;
 /// Bytes of messages that one connection published under one subject and that become one batch: a reader gets all of a batch.
 pub const JOINED_BYTES_MAX: usize = 64 << 10;
+/// Messages of groups that wait for one member of MQTT's shared subscriptions: what its connection sends in one go.
+pub const MQTT_SHARED_AHEAD: usize = 64;

@@ -185,6 +185,7 @@ async fn attach(node: &Node, connection: &mut Connection, client: &Client, conne
     if client.expiry_s == 0 && connect.clean_start {
         if may_exist {
             connection.call(Request::Cursor(Box::new(CursorMove::Drop { name }))).await.map(drop).or_else(none_was_there)?;
+            node.groups.forget_session(&client.id);
             node.registry.dropped(&client.id);
             node.registry.take_sent(&client.id);
         }
@@ -197,6 +198,9 @@ async fn attach(node: &Node, connection: &mut Connection, client: &Client, conne
     let Answer::Cursor(CursorAnswer::Attached(attached)) = connection.call(Request::Cursor(Box::new(attach))).await? else {
         return Err(Refusal::Conflict);
     };
+    if connect.clean_start && may_exist {
+        node.groups.forget_session(&client.id);
+    }
     node.registry.made(&client.id);
     let note = connect.will.as_ref().and_then(|will| wills::to_note(will, client.expiry_s));
     let had_note = attached.notes.iter().any(|(number, _)| *number == NOTE_WILL);

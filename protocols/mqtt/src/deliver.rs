@@ -19,13 +19,13 @@ use crate::subscriptions::Grant;
 use crate::window::{Source, Stage};
 
 /// A message for the client, and how it is to come.
-struct Parcel<'a> {
-    message: &'a Message,
-    grant: Grant,
-    retain: bool,
-    source: Option<Source>,
+pub struct Parcel<'a> {
+    pub message: &'a Message,
+    pub grant: Grant,
+    pub retain: bool,
+    pub source: Option<Source>,
     /// It was sent before, under this identifier.
-    again: Option<PacketId>,
+    pub again: Option<PacketId>,
 }
 
 impl Session {
@@ -41,6 +41,9 @@ impl Session {
                 if !self.pump_replay(&view) {
                     return;
                 }
+                continue;
+            }
+            if self.deliver_handed() {
                 continue;
             }
             let after = self.queue.after();
@@ -108,7 +111,7 @@ impl Session {
     /// Sends the next record of the legs, or settles it unseen.
     fn deliver_record(&mut self) {
         let Some(durable) = &mut self.durable else { return };
-        let Some(LegRecord { source, stored, elsewhere }) = durable.legs.take() else { return };
+        let Some(LegRecord { source, stored, elsewhere, closing }) = durable.legs.take() else { return };
         let handed = durable.handed.before.remove(&source);
         if let Some(Handed::Received(_)) = handed {
             // Its PUBREL is on its way already.
@@ -121,7 +124,11 @@ impl Session {
             _ => None,
         };
         let expired = again.is_none() && is_expired(message, self.broker.now());
-        let grant = if elsewhere || expired { None } else { self.subscriptions.grant_for(&message.subject, own) };
+        let grant = match closing {
+            true => again.map(|_| Grant::default()),
+            false if elsewhere || expired => None,
+            false => self.subscriptions.grant_for(&message.subject, own),
+        };
         let Some(mut grant) = grant else { return self.settle(Some(source)) };
         match handed {
             Some(Handed::Once(_)) => grant.qos = QoS::AtLeastOnce,
@@ -158,7 +165,7 @@ impl Session {
     }
 
     /// Sends a message, for which there is room in the window.
-    fn deliver(&mut self, parcel: Parcel<'_>) {
+    pub fn deliver(&mut self, parcel: Parcel<'_>) {
         let Parcel { message, grant, retain, source, again } = parcel;
         let qos = if again.is_some() { grant.qos } else { grant.qos.min(published_qos(message)) };
         let packet_id = match qos {
@@ -174,7 +181,7 @@ impl Session {
         };
         let payload = message.value.clone().unwrap_or_default();
         let publish = Publish { dup: again.is_some(), qos, retain, topic, packet_id, properties, payload };
-        let marking = qos == QoS::ExactlyOnce && again.is_none() && source.is_some();
+        let marking = qos == QoS::ExactlyOnce && again.is_none() && source.is_some_and(|source| source.group == 0);
         if let Some(id) = packet_id {
             let stage = match qos {
                 QoS::ExactlyOnce if marking => Stage::Marking,

@@ -105,11 +105,11 @@ impl Session {
                 self.window.remove(id);
                 self.settle(source);
             }
-            (Stage::SentOnce, Some(record)) => {
+            (Stage::SentOnce, Some(record)) if record.group == 0 => {
                 flight.stage = Stage::Releasing;
                 self.mark(record, id, 2);
             }
-            (Stage::SentOnce, None) => {
+            (Stage::SentOnce, _) => {
                 flight.stage = Stage::Released;
                 self.acknowledge(Packet::PubRel, id, ReasonCode::Success);
             }
@@ -168,7 +168,7 @@ impl Session {
 
     fn answered(&mut self, asked: Asked, result: Result<Answer, Refusal>) {
         match (asked, result) {
-            (Asked::Step { at, number }, Ok(Answer::Cursor(CursorAnswer::Bound { leg, .. }))) => self.bound(at, number, &leg),
+            (Asked::Step { number, .. }, Ok(Answer::Cursor(CursorAnswer::Bound { leg, .. }))) => self.bound(number, &leg),
             (Asked::Step { .. }, Ok(_)) | (Asked::Barrier, _) => self.step_done(),
             (Asked::Step { at, number }, Err(refusal)) => self.step_refused(at, number, &refusal),
             (Asked::Marked(ids), Ok(_)) => ids.into_iter().for_each(|id| self.marked(id)),

@@ -13,6 +13,7 @@ use firth_gateway::request::Request;
 use crate::codec::connect::Will;
 use crate::codec::reason::ReasonCode;
 use crate::codec::text::Text;
+use crate::fresh::is_fresh;
 use crate::node::Node;
 use crate::receive::is_reserved;
 use crate::registry::cursor_name;
@@ -48,6 +49,7 @@ impl Session {
             insist(&mut self.connection, tag, request).await;
         }
         let expiry_s = self.client.expiry_s;
+        self.leave_groups(expiry_s > 0 && self.durable.is_some());
         if let Some(durable) = self.durable.take() {
             let detach = CursorMove::Detach { attachment: durable.attachment, keep: Some(keep_of(expiry_s)) };
             insist(&mut self.connection, Tag(u64::MAX), Request::Cursor(Box::new(detach))).await;
@@ -57,8 +59,11 @@ impl Session {
                 self.node.registry.keep_sent(&self.client.id, self.window.unacknowledged());
             }
         }
-        let Session { node, broker, client, seat, mut wire, connection, .. } = self;
+        let Session { node, broker, client, seat, mut wire, connection, inbound, .. } = self;
         connection.finish().await;
+        for (subject, number) in inbound.pending.iter().flat_map(|pending| &pending.fresh).chain(&inbound.fresh) {
+            node.fresh.remove(subject, *number);
+        }
         if let Some((will, delay_s)) = delayed {
             delay(&node, &broker, &client.id, will, delay_s, expiry_s);
         }
@@ -83,6 +88,10 @@ impl Session {
             && let Some(message) = will_message(&will, self.broker.now())
             && !is_reserved(&message.subject)
         {
+            if is_fresh(&message) {
+                let number = self.node.fresh.add(&message);
+                self.inbound.fresh.push((message.subject.clone(), number));
+            }
             publish(&mut self.connection, message).await;
         }
         if let Some(durable) = &self.durable

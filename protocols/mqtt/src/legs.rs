@@ -26,6 +26,8 @@ pub struct LegRecord {
     pub stored: StoredMessage,
     /// Another leg delivers it.
     pub elsewhere: bool,
+    /// Its subscription is over; only what was handed out before is still delivered.
+    pub closing: bool,
 }
 
 /// One leg, and how far it is read.
@@ -39,6 +41,8 @@ struct Reader {
     settled: VecDeque<(Offset, Offset)>,
     ahead: VecDeque<(Position, StoredMessage)>,
     parked: bool,
+    /// Its subscription is over, and something of it is in flight.
+    closing: bool,
 }
 
 /// All legs of a session.
@@ -70,6 +74,7 @@ impl Legs {
             settled: leg.settled.iter().copied().collect(),
             ahead: VecDeque::new(),
             parked: false,
+            closing: false,
         });
     }
 
@@ -82,6 +87,12 @@ impl Legs {
         if self.cold.as_ref().is_some_and(|cold| cold.partition == partition) {
             self.cold = None;
         }
+    }
+
+    /// The subscription is over, or is there again; its records are read on.
+    pub fn set_closing(&mut self, partition: PartitionId, closing: bool) {
+        let readers = self.readers.iter_mut().filter(|reader| reader.partition == partition);
+        readers.for_each(|reader| reader.closing = closing);
     }
 
     pub fn is_empty(&self) -> bool {
@@ -149,16 +160,17 @@ impl Legs {
         let (_, at) = self.readers.iter().enumerate().filter_map(|(at, reader)| Some((reader.head()?, at))).min()?;
         let reader = self.readers.get_mut(at)?;
         let (_, stored) = reader.ahead.pop_front()?;
-        let source = Source { partition: reader.partition, offset: stored.offset };
+        let closing = reader.closing;
+        let source = Source { partition: reader.partition, offset: stored.offset, group: 0 };
         self.stale |= reader.ahead.is_empty();
-        let elsewhere = self.deliverer(&stored.message.subject) != Some(source.partition);
-        Some(LegRecord { source, stored, elsewhere })
+        let elsewhere = !closing && self.deliverer(&stored.message.subject) != Some(source.partition);
+        Some(LegRecord { source, stored, elsewhere, closing })
     }
 
     /// The leg that delivers messages of a subject: of those that match the one bound first. It has every record that any other has.
     fn deliverer(&self, subject: &Subject) -> Option<PartitionId> {
         let [only] = &self.readers[..] else {
-            let matching = self.readers.iter().filter(|reader| reader.filter.matches(subject));
+            let matching = self.readers.iter().filter(|reader| !reader.closing && reader.filter.matches(subject));
             return matching.min_by_key(|reader| (reader.bound_at, reader.partition)).map(|reader| reader.partition);
         };
         Some(only.partition)

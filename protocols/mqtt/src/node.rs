@@ -6,7 +6,9 @@ use std::sync::atomic::AtomicBool;
 use firth_model::limits::{MQTT_IN_FLIGHT_MAX, MQTT_RECEIVE_MAXIMUM, MQTT_TOPIC_ALIASES, REQUEST_BYTES_MAX};
 use firth_model::time::Millis;
 
+use crate::fresh::Fresh;
 use crate::registry::{Counts, Registry};
+use crate::shared::Groups;
 use crate::wills::{Delayed, Holder};
 
 /// What an operator may set.
@@ -49,6 +51,8 @@ pub struct Node {
     pub settings: MqttSettings,
     pub registry: Arc<Registry>,
     pub delayed: Delayed,
+    pub groups: Groups,
+    pub fresh: Fresh,
     pub counts: Counts,
     /// When the node started; 0 until it did.
     pub started: std::sync::OnceLock<Millis>,
@@ -62,6 +66,8 @@ impl Node {
             settings,
             registry: Arc::default(),
             delayed: Delayed::default(),
+            groups: Groups::default(),
+            fresh: Fresh::default(),
             counts: Counts::default(),
             started: std::sync::OnceLock::new(),
             is_run: AtomicBool::new(false),

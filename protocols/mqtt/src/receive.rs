@@ -12,6 +12,7 @@ use crate::codec::packet::Packet;
 use crate::codec::publish::Publish;
 use crate::codec::qos::{PacketId, QoS};
 use crate::codec::reason::ReasonCode;
+use crate::fresh::is_fresh;
 use crate::headers::{Outline, message};
 use crate::inbound::{Ack, Incoming, Outcome, Pending, Results};
 use crate::reasons::{may_pass_later, reason_of};
@@ -72,6 +73,10 @@ impl Session {
         {
             let bytes = message.value.as_ref().map_or(0, |value| value.len());
             durable.own.push_back((message.subject.clone(), message.published, bytes));
+        }
+        if is_fresh(&message) {
+            let number = self.node.fresh.add(&message);
+            self.inbound.fresh.push((message.subject.clone(), number));
         }
         self.inbound.batch.push(Publication { message, receipt });
     }
@@ -147,8 +152,9 @@ impl Session {
         let tag = self.tag();
         let (batch, acks) = (std::mem::take(&mut self.inbound.batch), std::mem::take(&mut self.inbound.acks));
         self.inbound.undone += batch.len() + acks.len();
+        let fresh = std::mem::take(&mut self.inbound.fresh);
         let results = batch.is_empty().then(|| Ok(Vec::new()));
-        self.inbound.pending.push_back(Pending { tag, acks, publications: batch.len(), results });
+        self.inbound.pending.push_back(Pending { tag, acks, publications: batch.len(), fresh, results });
         if batch.is_empty() {
             self.answer_published();
         } else if let Err(Full(batch)) = self.connection.publish(tag, batch) {
@@ -175,6 +181,9 @@ impl Session {
     /// Acknowledges in the order in which the packets came ([MQTT-4.6.0-2], [MQTT-4.6.0-3]).
     fn answer_published(&mut self) {
         while let Some(pending) = self.inbound.pop_answered() {
+            for (subject, number) in &pending.fresh {
+                self.node.fresh.remove(subject, *number);
+            }
             for ack in &pending.acks {
                 if self.ending.is_some() {
                     return;

@@ -32,6 +32,7 @@ struct Job {
     subscription: u32,
     partition: PartitionId,
     offsets: VecDeque<Offset>,
+    newer: Vec<Subject>,
 }
 
 struct Found {
@@ -41,15 +42,16 @@ struct Found {
 }
 
 impl Replays {
-    pub fn add(&mut self, subscription: u32, partition: PartitionId, offsets: Vec<Offset>) {
+    /// What is stored, but of subjects that have something newer.
+    pub fn add(&mut self, subscription: u32, partition: PartitionId, offsets: Vec<Offset>, newer: Vec<Subject>) {
         if !offsets.is_empty() {
-            self.jobs.push_back(Job { subscription, partition, offsets: offsets.into() });
+            self.jobs.push_back(Job { subscription, partition, offsets: offsets.into(), newer });
         }
     }
 
     /// A message that is in memory.
-    pub fn add_ready(&mut self, subscription: u32, message: Message) {
-        self.ready.push_back(Replayed { message: Arc::new(message), subscription, position: Position(0) });
+    pub fn add_ready(&mut self, subscription: u32, message: Arc<Message>) {
+        self.ready.push_back(Replayed { message, subscription, position: Position(0) });
     }
 
     /// Nothing more is to come for it.
@@ -79,11 +81,11 @@ impl Replays {
         let Some(job) = self.jobs.front_mut() else { return };
         let count = job.offsets.len().min(MQTT_RETAINED_ROUND);
         let offsets: Vec<Offset> = job.offsets.drain(..count).collect();
-        let (subscription, partition) = (job.subscription, job.partition);
+        let (subscription, partition, newer) = (job.subscription, job.partition, job.newer.clone());
         if job.offsets.is_empty() {
             self.jobs.pop_front();
         }
-        self.reading = Some(Box::pin(read(view.clone(), subscription, partition, offsets)));
+        self.reading = Some(Box::pin(read(view.clone(), subscription, partition, offsets, newer)));
     }
 
     pub fn is_reading(&self) -> bool {
@@ -101,7 +103,7 @@ impl Replays {
     }
 }
 
-async fn read(view: Arc<dyn LogView>, subscription: u32, partition: PartitionId, offsets: Vec<Offset>) -> Vec<Found> {
+async fn read(view: Arc<dyn LogView>, subscription: u32, partition: PartitionId, offsets: Vec<Offset>, newer: Vec<Subject>) -> Vec<Found> {
     let mut found = Vec::new();
     for offset in offsets {
         let records = match view.read(partition, offset, 1) {
@@ -119,7 +121,7 @@ async fn read(view: Arc<dyn LogView>, subscription: u32, partition: PartitionId,
         let (Some(batch), Some(position)) = (records.batches.first(), records.positions.first()) else { continue };
         let unknown = Subject::parse("").expect("one empty level");
         let stored = stored::messages(batch, offset, &unknown).unwrap_or_default().into_iter().find(|stored| stored.offset == offset);
-        if let Some(stored) = stored.filter(|stored| stored.message.value.is_some()) {
+        if let Some(stored) = stored.filter(|stored| stored.message.value.is_some() && !newer.contains(&stored.message.subject)) {
             found.push(Found { subscription, stored, position: *position });
         }
     }

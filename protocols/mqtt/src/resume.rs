@@ -1,6 +1,6 @@
 //! A session that goes on where an earlier connection left it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use firth_gateway::cursors::Attached;
 use firth_gateway::message::Overflow;
@@ -10,7 +10,8 @@ use crate::codec::qos::PacketId;
 use crate::codec::reason::ReasonCode;
 use crate::inbound::Incoming;
 use crate::legs::{Handed, HandedOut, Legs};
-use crate::session::{Durable, NOTE_INCOMING, NOTE_KIND, NOTE_SUBSCRIPTION, Session};
+use crate::session::{CLOSING_NOTE, Durable, NOTE_INCOMING, NOTE_KIND, NOTE_SUBSCRIPTION, Session};
+use crate::shares::RESUMED;
 use crate::subscriptions::Subscribed;
 use crate::window::{Source, Stage};
 
@@ -29,6 +30,7 @@ impl Session {
             marking: Vec::new(),
             own: std::collections::VecDeque::new(),
             notes: HashSet::new(),
+            closing: HashMap::new(),
         };
         let sent = self.node.registry.take_sent(&self.client.id);
         for (source, id) in sent.into_iter().filter(|_| !fresh) {
@@ -38,13 +40,16 @@ impl Session {
         let mut releases = Vec::new();
         for leg in &attached.legs {
             durable.legs.add(leg);
-            if let Some(mut subscribed) = Subscribed::from_note(&leg.note) {
+            if leg.note == CLOSING_NOTE {
+                durable.legs.set_closing(leg.partition, true);
+                durable.closing.insert(leg.partition, leg.filter.clone());
+            } else if let Some(mut subscribed) = Subscribed::from_note(&leg.note) {
                 subscribed.leg = Some(leg.partition);
                 self.subscribe_again(subscribed);
             }
             for mark in &leg.marks {
                 let Some(id) = u16::try_from(mark.tag).ok().and_then(PacketId::new) else { continue };
-                let source = Source { partition: leg.partition, offset: mark.offset };
+                let source = Source { partition: leg.partition, offset: mark.offset, group: 0 };
                 if mark.stage == WAITS_FOR_PUBREC {
                     durable.handed.before.insert(source, Handed::Marked(id.get()));
                     self.window.reserve(id);
@@ -76,11 +81,17 @@ impl Session {
         for id in releases {
             self.acknowledge(Packet::PubRel, id, ReasonCode::Success);
         }
+        let shared = self.subscriptions.all().filter(|(_, subscribed)| subscribed.shared);
+        for (number, text) in shared.map(|(number, subscribed)| (number, subscribed.text.clone())).collect::<Vec<_>>() {
+            self.join(&text, number, RESUMED);
+        }
     }
 
     fn subscribe_again(&mut self, subscribed: Subscribed) {
-        let filter = subscribed.filter.clone();
+        let (filter, shared) = (subscribed.filter.clone(), subscribed.shared);
         let number = self.subscriptions.put(subscribed);
-        self.connection.subscribe(number, filter, Overflow::DropNewest);
+        if !shared {
+            self.connection.subscribe(number, filter, Overflow::DropNewest);
+        }
     }
 }

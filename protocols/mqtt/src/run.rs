@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::codec::reason::ReasonCode;
 use crate::session::{Durable, Ending, Session};
+use crate::shared::MemberInbox;
 use crate::wire::Turn;
 
 impl Session {
@@ -33,12 +34,14 @@ impl Session {
         for event in self.connection.try_events() {
             self.event(event);
         }
+        self.hear_groups();
         if !self.wire.received.is_empty() && self.may_read() {
             self.decode();
         }
         self.pump();
         self.answer_pings();
         self.flush_settles();
+        self.end_closing();
     }
 
     /// Whether what the client sends is looked at: not while it lets too much be undone, or does not take what it is sent.
@@ -58,6 +61,8 @@ impl Session {
         let budget = self.broker.budget().clone();
         let due = self.client.patience.map(|patience| self.heard_at + patience);
         let parked = self.durable.as_ref().filter(|durable| durable.legs.is_parked()).map(|durable| durable.legs.waiter());
+        let inbox = self.memberships.as_ref().map(|memberships| memberships.inbox.clone());
+        let is_member = inbox.is_some();
         let cold = self.durable.as_mut().filter(|durable| durable.legs.is_reading());
         let (is_cold, is_replaying, is_parked) = (cold.is_some(), self.replays.is_reading(), parked.is_some());
         tokio::select! {
@@ -82,6 +87,7 @@ impl Session {
                 self.retry_held();
                 self.retry_publish();
             }
+            () = handed(inbox), if is_member => {}
             () = self.seat.evicted() => self.end(Ending::TakenOver),
             () = until(due), if due.is_some() => {
                 // While the node does not read, the client cannot be heard.
@@ -106,6 +112,13 @@ async fn read_cold(durable: Option<&mut Box<Durable>>) {
 async fn woken(waiter: Option<Arc<firth_gateway::view::Waiter>>) {
     match waiter {
         Some(waiter) => waiter.woken().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn handed(inbox: Option<Arc<MemberInbox>>) {
+    match inbox {
+        Some(inbox) => inbox.bell.notified().await,
         None => std::future::pending().await,
     }
 }

@@ -8,7 +8,8 @@ use firth_gateway::connection::{Connection, Full};
 use firth_gateway::cursors::{Attachment, CursorMove, Settle, Settlement};
 use firth_gateway::door::Broker;
 use firth_gateway::request::Request;
-use firth_model::ids::Offset;
+use firth_model::filter::Filter;
+use firth_model::ids::{Offset, PartitionId};
 use firth_model::subject::Subject;
 use firth_model::time::Millis;
 use tokio::time::{Duration, Instant};
@@ -25,6 +26,7 @@ use crate::codec::text::Text;
 use crate::codec::version::ProtocolVersion;
 use crate::inbound::Inbound;
 use crate::legs::{HandedOut, Legs};
+use crate::membership::Memberships;
 use crate::node::Node;
 use crate::outgoing::Outgoing;
 use crate::queue::Queue;
@@ -67,7 +69,12 @@ pub struct Durable {
     /// Own publishes that will come back by a leg which does not want them: subject, time, bytes.
     pub own: VecDeque<(Subject, Millis, usize)>,
     pub notes: HashSet<u32>,
+    /// Legs whose subscription is over while something of them is in flight.
+    pub closing: HashMap<PartitionId, Filter>,
 }
+
+/// The note of a leg whose subscription is over: no subscription's note is so short.
+pub const CLOSING_NOTE: &[u8] = b"\xff";
 
 /// What a request is to do when it is answered.
 pub enum Asked {
@@ -126,6 +133,8 @@ pub struct Session {
     pub outgoing: Outgoing,
     pub replays: Replays,
     pub durable: Option<Box<Durable>>,
+    /// Groups of shared subscriptions.
+    pub memberships: Option<Box<Memberships>>,
     pub will: Option<Box<Will>>,
     /// PINGREQs that are answered behind what was to be sent before they came.
     pub pings: u32,
@@ -153,6 +162,7 @@ impl Session {
             queue: Queue::default(),
             replays: Replays::default(),
             durable: None,
+            memberships: None,
             will: None,
             pings: 0,
             outgoing: Outgoing::default(),
@@ -210,7 +220,12 @@ impl Session {
 
     /// The session needs the record no more.
     pub fn settle(&mut self, source: Option<Source>) {
-        let (Some(durable), Some(Source { partition, offset })) = (&mut self.durable, source) else { return };
+        let Some(source) = source else { return };
+        if source.group > 0 {
+            return self.memberships.iter_mut().for_each(|memberships| memberships.settle(&source));
+        }
+        let Source { partition, offset, .. } = source;
+        let Some(durable) = &mut self.durable else { return };
         if let Some(Settle { partition: last, what: Settlement::Done { to, .. } }) = durable.settles.last_mut()
             && *last == partition
             && *to == offset
@@ -240,6 +255,46 @@ impl Session {
         let attachment = durable.attachment;
         let asked = (!marking.is_empty()).then_some(Asked::Marked(marking));
         self.ask_cursor(CursorMove::Settle { attachment, settles }, asked);
+    }
+
+    /// Whether a message of the leg was sent and is not acknowledged, by this connection or an earlier one.
+    fn has_in_flight(&self, partition: PartitionId) -> bool {
+        let before = self.durable.as_ref().is_some_and(|durable| durable.handed.before.keys().any(|source| source.partition == partition));
+        before || self.window.has_of(partition)
+    }
+
+    /// What is asked for when the subscription of a leg is over: the leg goes, when nothing of it is in flight any more.
+    pub fn end_leg(&mut self, attachment: Attachment, partition: PartitionId, filter: Filter) -> CursorMove {
+        let busy = self.has_in_flight(partition);
+        if let Some(durable) = &mut self.durable {
+            if busy {
+                durable.legs.set_closing(partition, true);
+                durable.closing.insert(partition, filter.clone());
+                return CursorMove::Bind { attachment, filter, note: CLOSING_NOTE.into() };
+            }
+            durable.legs.remove(partition);
+        }
+        CursorMove::Unbind { attachment, filter }
+    }
+
+    /// Ends legs of which nothing is in flight any more.
+    pub fn end_closing(&mut self) {
+        let Some(durable) = &self.durable else { return };
+        if durable.closing.is_empty() {
+            return;
+        }
+        let attachment = durable.attachment;
+        let partitions: Vec<PartitionId> = durable.closing.keys().copied().collect();
+        for partition in partitions {
+            if self.has_in_flight(partition) {
+                continue;
+            }
+            let Some(durable) = &mut self.durable else { return };
+            durable.legs.remove(partition);
+            if let Some(filter) = durable.closing.remove(&partition) {
+                self.ask_cursor(CursorMove::Unbind { attachment, filter }, None);
+            }
+        }
     }
 
     /// The last packet to a client whose connection the node ends, where its version has one.

@@ -1,5 +1,7 @@
 //! SUBSCRIBE and UNSUBSCRIBE of a client.
 
+use std::sync::Arc;
+
 use firth_gateway::cursors::{CursorMove, Leg};
 use firth_gateway::message::Overflow;
 use firth_gateway::refusal::Refusal;
@@ -54,12 +56,7 @@ impl Session {
             self.end(Ending::Refused(ReasonCode::MalformedPacket));
             return ReasonCode::MalformedPacket;
         }
-        match shared_parts(&text) {
-            Ok(None) => {}
-            Ok(Some(_)) if self.client.version.has_properties() => return ReasonCode::SharedSubscriptionsNotSupported,
-            Ok(Some(_)) | Err(_) if self.client.version.has_properties() => return ReasonCode::TopicFilterInvalid,
-            Ok(Some(_)) | Err(_) => return ReasonCode::UnspecifiedError,
-        }
+        let Ok(share) = shared_parts(&text).map(|parts| parts.is_some()) else { return ReasonCode::TopicFilterInvalid };
         if self.client.bridge {
             options.no_local = true;
             options.retain_as_published = true;
@@ -73,9 +70,14 @@ impl Session {
             subscribed.leg = before.leg;
             subscribed.note = before.note;
         }
-        let filter = subscribed.filter.clone();
+        let (text, filter) = (subscribed.text.clone(), subscribed.filter.clone());
         let number = self.subscriptions.put(subscribed);
-        if existing.is_none() {
+        if share {
+            if let Some(operation) = &mut self.operation {
+                operation.missing += 1;
+            }
+            self.join(&text, number, at);
+        } else if existing.is_none() {
             self.connection.subscribe(number, filter, Overflow::DropNewest);
         }
         self.keep_subscription(at, number);
@@ -86,6 +88,7 @@ impl Session {
         };
         if let Some(Operation { replays: Some(numbers), .. }) = self.operation.as_deref_mut()
             && replays
+            && !share
         {
             numbers.push(number);
         }
@@ -98,14 +101,17 @@ impl Session {
 
     /// Asks for what a persistent session keeps of a subscription: a leg from QoS 1 on, else a note.
     fn keep_subscription(&mut self, at: usize, number: u32) {
-        let (Some(durable), Some(subscribed)) = (&mut self.durable, self.subscriptions.get_mut(number)) else { return };
-        let attachment = durable.attachment;
+        let Some(attachment) = self.durable.as_ref().map(|durable| durable.attachment) else { return };
         let mut moves = Vec::new();
-        if subscribed.options.qos == QoS::AtMostOnce {
-            if let Some(partition) = subscribed.leg.take() {
-                durable.legs.remove(partition);
-                moves.push(CursorMove::Unbind { attachment, filter: subscribed.filter.clone() });
-            }
+        if let Some(subscribed) = self.subscriptions.get_mut(number)
+            && subscribed.options.qos == QoS::AtMostOnce
+            && let Some(partition) = subscribed.leg.take()
+        {
+            let filter = subscribed.filter.clone();
+            moves.push(self.end_leg(attachment, partition, filter));
+        }
+        let (Some(durable), Some(subscribed)) = (&mut self.durable, self.subscriptions.get_mut(number)) else { return };
+        if subscribed.shared || subscribed.options.qos == QoS::AtMostOnce {
             let note = subscribed.note.unwrap_or_else(|| free_note(&durable.notes));
             durable.notes.insert(note);
             subscribed.note = Some(note);
@@ -146,16 +152,17 @@ impl Session {
         let Some((number, removed)) = number.and_then(|number| Some((number, self.subscriptions.remove(number)?))) else {
             return ReasonCode::NoSubscriptionExisted;
         };
+        if removed.shared {
+            self.leave_group(text);
+        }
         self.connection.unsubscribe(number);
         self.replays.forget(number);
-        if let Some(durable) = &mut self.durable {
-            let attachment = durable.attachment;
+        if let Some(attachment) = self.durable.as_ref().map(|durable| durable.attachment) {
             let mut moves = Vec::new();
             if let Some(partition) = removed.leg {
-                durable.legs.remove(partition);
-                moves.push(CursorMove::Unbind { attachment, filter: removed.filter });
+                moves.push(self.end_leg(attachment, partition, removed.filter));
             }
-            if let Some(note) = removed.note {
+            if let (Some(note), Some(durable)) = (removed.note, &mut self.durable) {
                 durable.notes.remove(&note);
                 moves.push(CursorMove::Note { attachment, notes: vec![(note, None)] });
             }
@@ -165,15 +172,20 @@ impl Session {
     }
 
     /// The leg of a subscription is durable.
-    pub fn bound(&mut self, at: usize, number: u32, leg: &Leg) {
-        if let (Some(durable), Some(subscribed)) = (&mut self.durable, self.subscriptions.get_mut(number)) {
+    pub fn bound(&mut self, number: u32, leg: &Leg) {
+        // A leg that is only bound to be ended later belongs to no subscription any more.
+        if let (Some(durable), Some(subscribed)) = (&mut self.durable, self.subscriptions.get_mut(number))
+            && subscribed.options.qos != QoS::AtMostOnce
+        {
             // A leg that was there keeps its place: its reader is further than what is settled.
-            if subscribed.leg != Some(leg.partition) {
+            if durable.closing.remove(&leg.partition).is_some() {
+                durable.legs.set_closing(leg.partition, false);
+                subscribed.leg = Some(leg.partition);
+            } else if subscribed.leg != Some(leg.partition) {
                 durable.legs.add(leg);
                 subscribed.leg = Some(leg.partition);
             }
         }
-        let _ = at;
         self.step_done();
     }
 
@@ -198,6 +210,9 @@ impl Session {
                 replays.retain(|replay| *replay != number);
                 if let Some(removed) = self.subscriptions.remove(number) {
                     self.connection.unsubscribe(number);
+                    if removed.shared {
+                        self.leave_group(&removed.text);
+                    }
                     if let (Some(durable), Some(partition)) = (&mut self.durable, removed.leg) {
                         durable.legs.remove(partition);
                     }
@@ -219,12 +234,18 @@ impl Session {
         for number in replays {
             let Some(subscribed) = self.subscriptions.get(number) else { continue };
             let filter = subscribed.filter.clone();
-            if let Some((partition, offsets)) = self.broker.view().retained(&filter) {
-                self.replays.add(number, partition, offsets);
+            // What is stored between the two looks is in both, and the fresh one wins.
+            let fresh = self.node.fresh.matching(&filter);
+            let stored = self.broker.view().retained(&filter);
+            if let Some((partition, offsets)) = stored {
+                self.replays.add(number, partition, offsets, fresh.iter().map(|message| message.subject.clone()).collect());
+            }
+            for message in fresh.into_iter().filter(|message| message.value.is_some()) {
+                self.replays.add_ready(number, message);
             }
             for message in sys::values(&self.node, self.broker.now()) {
                 if filter.matches(&message.subject) {
-                    self.replays.add_ready(number, message);
+                    self.replays.add_ready(number, Arc::new(message));
                 }
             }
         }

@@ -13,12 +13,15 @@ use crate::codec::property::SubscriptionIdentifier;
 use crate::codec::qos::QoS;
 use crate::codec::subscribe::{RetainHandling, SubscriptionOptions};
 use crate::codec::text::Text;
+use crate::codec::topic::shared_parts;
 
 #[derive(Debug, Clone)]
 pub struct Subscribed {
     /// The topic filter as its client wrote it.
     pub text: Text,
     pub filter: Filter,
+    /// Its messages come from a group.
+    pub shared: bool,
     pub options: SubscriptionOptions,
     pub identifier: Option<SubscriptionIdentifier>,
     /// Where a persistent session keeps what it must not miss.
@@ -41,6 +44,12 @@ pub struct Grant {
     pub qos: QoS,
     pub identifiers: Vec<SubscriptionIdentifier>,
     pub retain_as_published: bool,
+}
+
+impl Default for Grant {
+    fn default() -> Grant {
+        Grant { qos: QoS::AtMostOnce, identifiers: Vec::new(), retain_as_published: false }
+    }
 }
 
 impl Subscriptions {
@@ -95,7 +104,7 @@ impl Subscriptions {
 
     /// The same of every subscription that matches the subject.
     pub fn grant_for(&self, subject: &Subject, own: bool) -> Option<Grant> {
-        grant(self.all().map(|(_, subscribed)| subscribed).filter(|subscribed| subscribed.filter.matches(subject)), own)
+        grant(self.all().map(|(_, subscribed)| subscribed).filter(|one| !one.shared && one.filter.matches(subject)), own)
     }
 
     /// Whether one of them gets its guaranteed messages from a leg.
@@ -115,7 +124,7 @@ fn grant<'a>(matching: impl Iterator<Item = &'a Subscribed>, own: bool) -> Optio
         if own && options.no_local {
             continue;
         }
-        let grant = grant.get_or_insert(Grant { qos: QoS::AtMostOnce, identifiers: Vec::new(), retain_as_published: false });
+        let grant = grant.get_or_insert_default();
         grant.qos = grant.qos.max(options.qos);
         grant.identifiers.extend(*identifier);
         grant.retain_as_published |= options.retain_as_published;
@@ -130,8 +139,10 @@ const RETAIN_HANDLING_SHIFT: u32 = 4;
 impl Subscribed {
     /// `None`: the text is no filter of ours, by its depth or length.
     pub fn of(text: Text, options: SubscriptionOptions, identifier: Option<SubscriptionIdentifier>) -> Option<Subscribed> {
-        let filter = Spelling::Mqtt.filter(text.as_bytes()).ok()?;
-        Some(Subscribed { text, filter, options, identifier, leg: None, note: None })
+        let share = shared_parts(&text).ok()?.map(|(_, filter)| filter.as_bytes());
+        let filter = Spelling::Mqtt.filter(share.unwrap_or(text.as_bytes())).ok()?;
+        let shared = share.is_some();
+        Some(Subscribed { text, filter, shared, options, identifier, leg: None, note: None })
     }
 
     /// What a persistent session keeps of it.

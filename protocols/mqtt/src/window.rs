@@ -6,11 +6,13 @@ use firth_model::ids::{Offset, PartitionId};
 
 use crate::codec::qos::PacketId;
 
-/// The record of a persistent session that a packet carries.
+/// The record that a packet carries, of a persistent session or of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Source {
     pub partition: PartitionId,
     pub offset: Offset,
+    /// 0: of a leg of the session's own; else of a group of shared subscriptions, by its place among the client's.
+    pub group: u32,
 }
 
 /// How far the exchange of a message is (MQTT 5.0 section 4.3).
@@ -94,7 +96,19 @@ impl Window {
     /// QoS 1 messages of the session's records that wait for their PUBACK.
     pub fn unacknowledged(&self) -> Vec<(Source, PacketId)> {
         let sent = self.flying.iter().filter(|(_, flight)| flight.stage == Stage::Sent);
-        sent.filter_map(|(id, flight)| Some((flight.source?, *id))).collect()
+        sent.filter_map(|(id, flight)| Some((flight.source.filter(|source| source.group == 0)?, *id))).collect()
+    }
+
+    /// Whether something of a leg is in flight.
+    pub fn has_of(&self, partition: PartitionId) -> bool {
+        let mut sources = self.flying.values().filter_map(|flight| flight.source);
+        sources.any(|source| source.group == 0 && source.partition == partition)
+    }
+
+    /// What is in flight of groups.
+    pub fn shared(&self) -> Vec<(Source, PacketId, Stage)> {
+        let all = self.flying.iter();
+        all.filter_map(|(id, flight)| Some((flight.source.filter(|source| source.group > 0)?, *id, flight.stage))).collect()
     }
 }
 
@@ -125,7 +139,7 @@ mod tests {
     #[test]
     fn only_unacknowledged_records_are_remembered() {
         let mut window = Window::of(9);
-        let source = |offset| Source { partition: PartitionId(7), offset: Offset(offset) };
+        let source = |offset| Source { partition: PartitionId(7), offset: Offset(offset), group: 0 };
         window.put(id(1), Stage::Sent, Some(source(4)));
         window.put(id(2), Stage::Sent, None);
         window.put(id(3), Stage::SentOnce, Some(source(5)));

@@ -36,6 +36,8 @@ pub struct Wire {
     unsent_bytes: usize,
     /// The stream was given everything, and may keep some of it.
     unflushed: bool,
+    /// The peer takes nothing more; what it sent before is still read.
+    deaf: bool,
 }
 
 /// What a turn at the stream brought.
@@ -49,7 +51,7 @@ pub enum Turn {
 impl Wire {
     pub fn over(stream: Box<dyn ByteStream>) -> Wire {
         let (unsent, tail) = (VecDeque::new(), BytesMut::new());
-        Wire { stream, received: BytesMut::new(), read_bytes: READ_BYTES_MIN, unsent, tail, unsent_bytes: 0, unflushed: false }
+        Wire { stream, received: BytesMut::new(), read_bytes: READ_BYTES_MIN, unsent, tail, unsent_bytes: 0, unflushed: false, deaf: false }
     }
 
     pub fn send(&mut self, packet: &Packet, receiver: &Receiver) -> Result<(), EncodeError> {
@@ -86,10 +88,19 @@ impl Wire {
     /// Writes what is to go, and reads if `reading`; resolves when either brought something. Safe to drop while waiting.
     pub async fn turn(&mut self, reading: bool) -> io::Result<Turn> {
         poll_fn(|context| {
-            if self.unsent_bytes > 0
-                && let Poll::Ready(written) = self.poll_write(context)
-            {
-                return Poll::Ready(written.map(|()| Turn::Wrote));
+            if self.deaf {
+                self.drop_unsent();
+            }
+            if self.unsent_bytes > 0 {
+                match self.poll_write(context) {
+                    Poll::Ready(Ok(())) => return Poll::Ready(Ok(Turn::Wrote)),
+                    Poll::Ready(Err(error)) if !reading => return Poll::Ready(Err(error)),
+                    Poll::Ready(Err(_)) => {
+                        self.deaf = true;
+                        self.drop_unsent();
+                    }
+                    Poll::Pending => {}
+                }
             }
             if self.unflushed
                 && let Poll::Ready(flushed) = Pin::new(&mut *self.stream).poll_flush(context)
@@ -103,6 +114,11 @@ impl Wire {
             self.poll_read(context).map(|count| count.map(Turn::Read))
         })
         .await
+    }
+
+    fn drop_unsent(&mut self) {
+        (self.unsent, self.tail) = (VecDeque::new(), BytesMut::new());
+        (self.unsent_bytes, self.unflushed) = (0, false);
     }
 
     fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
