@@ -19,6 +19,8 @@ BINARY = os.environ.get("FIRTH_BIN", str(ROOT / "target/release/firth"))
 # Another broker in place of Firth, to prove the tests themselves: its address, or a command called with PORT and DATA DIRECTORY.
 PEER_BOOTSTRAP = os.environ.get("FIRTH_PEER_BOOTSTRAP")
 PEER_COMMAND = os.environ.get("FIRTH_PEER_COMMAND")
+# The same for servers that were asked to speak MQTT; clients/mqtt/__init__.py says more.
+MQTT_PEER_COMMAND = os.environ.get("FIRTH_MQTT_PEER_COMMAND")
 
 
 def free_port():
@@ -40,9 +42,10 @@ def end_with_parent():
 
 
 class Server:
-    """One node. `settings` become environment variables (`journal.extent_bytes` is FIRTH_JOURNAL__EXTENT_BYTES)."""
+    """One node. `settings` become environment variables (`journal.extent_bytes` is FIRTH_JOURNAL__EXTENT_BYTES); `mqtt` makes it listen
+    to MQTT too, on TCP and WebSocket."""
 
-    def __init__(self, directory, settings=None, wrap=(), arguments=()):
+    def __init__(self, directory, settings=None, wrap=(), arguments=(), mqtt=False):
         self.directory = Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
         self.data = self.directory / "data"
@@ -52,6 +55,8 @@ class Server:
         self.wrap = list(wrap)
         self.arguments = list(arguments)
         self.port = free_port()
+        self.mqtt_port = free_port() if mqtt else None
+        self.mqtt_ws_port = free_port() if mqtt and not MQTT_PEER_COMMAND else None
         self.process = None
         self.pid = None
 
@@ -59,9 +64,25 @@ class Server:
     def bootstrap(self):
         return f"127.0.0.1:{self.port}"
 
+    @property
+    def mqtt_address(self):
+        return ("127.0.0.1", self.mqtt_port)
+
+    @property
+    def mqtt_ws_address(self):
+        """Where it listens to MQTT over WebSocket; None where it does not."""
+        return self.mqtt_ws_port and ("127.0.0.1", self.mqtt_ws_port)
+
+    def peer(self):
+        """The command of another broker in Firth's place and the port it is given; None where it is Firth itself."""
+        if self.mqtt_port and MQTT_PEER_COMMAND:
+            return MQTT_PEER_COMMAND, self.mqtt_port
+        return (PEER_COMMAND, self.port) if PEER_COMMAND else None
+
     def command(self):
-        if PEER_COMMAND:
-            return [*shlex.split(PEER_COMMAND), str(self.port), str(self.data)]
+        if peer := self.peer():
+            return [*shlex.split(peer[0]), str(peer[1]), str(self.data)]
+        mqtt = ("--listen", f"mqtt=127.0.0.1:{self.mqtt_port}", "--listen", f"mqtt-ws=127.0.0.1:{self.mqtt_ws_port}")
         return [
             *self.wrap,
             BINARY,
@@ -70,6 +91,7 @@ class Server:
             str(self.data),
             "--listen",
             f"kafka=127.0.0.1:{self.port}",
+            *(mqtt if self.mqtt_port else ()),
             "--ready-file",
             str(self.ready),
             *self.arguments,
@@ -92,10 +114,10 @@ class Server:
     def is_ready(self):
         if self.process.poll() is not None:
             raise AssertionError(f"server ended with {self.process.returncode}: {self.said()}")
-        if PEER_COMMAND:
+        if peer := self.peer():
             self.pid = self.process.pid
             with socket.socket() as probe:
-                return probe.connect_ex(("127.0.0.1", self.port)) == 0
+                return probe.connect_ex(("127.0.0.1", peer[1])) == 0
         if not self.ready.exists():
             return False
         ready = json.loads(self.ready.read_text())

@@ -44,7 +44,7 @@ impl Shard {
                 let settings = self.state.kept.get(&owner).cloned().unwrap_or_default();
                 Ok((self.catalog_lsn, Answer::Kept(settings)))
             }
-            Request::Publish(_) | Request::Store(_) | Request::Group(_) | Request::Cursor(_) => {
+            Request::Publish(_) | Request::Store(_) | Request::Group(_) | Request::Cursor(_) | Request::Barrier => {
                 unreachable!("the shard serves these itself")
             }
         }

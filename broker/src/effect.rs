@@ -205,8 +205,8 @@ fn stream_id(from: &mut Reader<'_>) -> Result<StreamId, StateDamage> {
 }
 
 /// Name, version u32, home u32 (shard, 0 today), policy (since version 2 with retention by records i64, delete retention u64, least
-/// and largest compaction lag u64 and i64, dirty percent u8 behind the flags; since version 3 then captures of (text, rule u8)), settings, and the ids of the partitions as runs of
-/// (first u32, count u32): they are given out one after the other, so there are few.
+/// and largest compaction lag u64 and i64, dirty percent u8 behind the flags; since version 3 then captures of (text, rule u8)), settings,
+/// and the ids of the partitions as runs of (first u32, count u32): they are given out one after the other, so there are few.
 fn encode_stream(info: &StreamInfo) -> Bytes {
     const HOME: u32 = 0;
     let mut out = Writer::default();

@@ -224,6 +224,7 @@ impl Shard {
         match request {
             Request::Publish(batches) => self.publish(batches, reply),
             Request::Cursor(ask) => self.cursor(*ask, reply),
+            Request::Barrier => self.due(self.last, Due::Answer(reply, Ok(Answer::Done))),
             Request::Store(stores) => self.store(stores, reply),
             Request::Group(ask) => {
                 let mut out = Out::default();
@@ -272,10 +273,13 @@ impl Shard {
                     return Err(Refusal::TooLarge { bytes, bytes_max });
                 }
                 self.room_bytes = self.room_bytes.checked_sub(entry.bytes() as u64).ok_or(Refusal::StorageFull)?;
+                let queued = self.queued();
                 for store in &publish.captured {
                     self.store_one(store, upto)?;
                 }
                 *upto = self.append_batch(publish.partition, &batch.header, base_offset, entry);
+                // Whoever repeats a batch that is there already stores no copies for others again.
+                self.tie(queued);
                 if !publish.expires.is_empty() {
                     let expiring = publish.expires.clone();
                     *upto = self.emit(&Effect::Expire { partition: publish.partition, base: base_offset, expiring });
@@ -302,6 +306,18 @@ impl Shard {
             self.state.touch(key, value);
         }
         self.last
+    }
+
+    /// Entries queued in this turn.
+    pub(crate) fn queued(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// What was queued behind the first `queued` entries is kept by a crash as a whole or not at all.
+    pub(crate) fn tie(&mut self, queued: usize) {
+        if let Some((_, tied)) = self.entries.get_mut(queued..).and_then(|entries| entries.split_last_mut()) {
+            tied.iter_mut().for_each(|entry| entry.tied = true);
+        }
     }
 
     /// Queues an entry that changes no state.

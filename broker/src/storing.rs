@@ -1,4 +1,4 @@
-//! Messages published under subjects, to the streams that capture them.
+//! Messages to the streams that capture their subjects.
 
 use firth_gateway::answer::{Answer, Stored};
 use firth_gateway::live::Capture;
@@ -52,6 +52,7 @@ impl Shard {
         let batches = placement.captured.iter().map(|id| (*id, &store.batch));
         let batches: Vec<_> = batches.chain(placement.retained.iter().map(|(id, batch)| (*id, batch))).collect();
         self.decide_all(&batches, message)?;
+        let queued = self.queued();
         let mut retained_at = None;
         for (partition, batch) in batches {
             let at = self.append_decided(partition, batch, message);
@@ -68,6 +69,8 @@ impl Shard {
             *upto = self.emit(&Effect::Cursor(receipt_effect(receipt)));
             self.cursor_care.lsn = *upto;
         }
+        // Else who sends it again after a crash would have it stored twice where it was already.
+        self.tie(queued);
         Ok(Stored { captures, duplicate: false })
     }
 

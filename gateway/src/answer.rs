@@ -8,7 +8,7 @@ use firth_model::time::Millis;
 
 use crate::cursors::CursorAnswer;
 use crate::groups::GroupAnswer;
-use crate::live::LiveDelivery;
+use crate::message::LiveDelivery;
 use crate::refusal::Refusal;
 use crate::streams::StreamInfo;
 

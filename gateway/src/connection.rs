@@ -9,7 +9,8 @@ use firth_model::subject::Subject;
 
 use crate::answer::{Answer, Event, Tag};
 use crate::inbox::{Inbox, Submitted};
-use crate::live::{Overflow, RouteCache, Subscriber};
+use crate::live::{RouteCache, Subscriber};
+use crate::message::Overflow;
 use crate::outbox::{Budget, Outbox, ReplyTo};
 use crate::produced::{LiveProduced, Produced};
 use crate::publishing::{Publication, Publishing};
@@ -189,8 +190,8 @@ impl Connection {
         for event in events {
             match event {
                 Event::Reply { tag, result } => match self.publishing.answered(tag, result) {
-                    Ok(()) => self.publishing.show(self.view.shown(), &mut out),
-                    Err(result) => out.push(Event::Reply { tag, result }),
+                    None => self.publishing.show(self.view.shown(), &mut out),
+                    Some(result) => out.push(Event::Reply { tag, result }),
                 },
                 event => out.push(event),
             }

@@ -3,21 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use firth_model::ids::Position;
 use firth_model::subject::Subject;
 
-use crate::message::Message;
+use crate::message::{LiveDelivery, Overflow};
 use crate::outbox::Outbox;
 use crate::streams::StreamInfo;
-
-/// What becomes of a message for which a subscriber has no room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Overflow {
-    DropNewest,
-    DropOldest,
-    /// The subscriber is told once, and gets nothing more.
-    Disconnect,
-}
 
 /// One connection as publishers see it.
 #[derive(Debug)]
@@ -43,16 +33,6 @@ impl Subscriber {
     pub fn wake(&self) {
         self.outbox.wake();
     }
-}
-
-/// A message that reached a live subscription.
-#[derive(Clone, Debug)]
-pub struct LiveDelivery {
-    pub message: Arc<Message>,
-    /// Which of the connection's subscriptions it matched, as they were numbered by `Connection::subscribe`.
-    pub subscriptions: Arc<[u32]>,
-    /// What was durable when it was published: everything its publisher had stored before lies below.
-    pub after: Position,
 }
 
 /// Everybody who matches one subject.

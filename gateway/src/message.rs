@@ -1,8 +1,10 @@
 //! One event that is published under a subject.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
-use firth_model::ids::Offset;
+use firth_model::ids::{Offset, Position};
 use firth_model::subject::Subject;
 use firth_model::time::Millis;
 
@@ -50,4 +52,23 @@ impl Message {
 pub struct StoredMessage {
     pub offset: Offset,
     pub message: Message,
+}
+
+/// A message that reached a live subscription.
+#[derive(Clone, Debug)]
+pub struct LiveDelivery {
+    pub message: Arc<Message>,
+    /// Which of the connection's subscriptions it matched, as they were numbered by `Connection::subscribe`.
+    pub subscriptions: Arc<[u32]>,
+    /// What was durable when it was published: everything its publisher had stored before lies below.
+    pub after: Position,
+}
+
+/// What becomes of a message for which a subscriber has no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overflow {
+    DropNewest,
+    DropOldest,
+    /// The subscriber is told once, and gets nothing more.
+    Disconnect,
 }

@@ -9,7 +9,7 @@ use firth_model::limits::LIVE_BYTES_MAX;
 use tokio::sync::Notify;
 
 use crate::answer::{Answer, Event, Tag};
-use crate::live::{LiveDelivery, Overflow};
+use crate::message::{LiveDelivery, Overflow};
 use crate::refusal::Refusal;
 
 /// Filled by the shard and by publishers, emptied by the connection. Holds at most one reply for each request in flight, so the bound

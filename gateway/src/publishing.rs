@@ -8,7 +8,8 @@ use firth_model::limits::JOINED_BYTES_MAX;
 
 use crate::answer::{Answer, Event, Published, Stored, Tag};
 use crate::cursors::Receipt;
-use crate::live::{LiveDelivery, RouteCache, Routes, Subscriber};
+use crate::live::{RouteCache, Routes, Subscriber};
+use crate::message::LiveDelivery;
 use crate::message::Message;
 use crate::produced::LiveProduced;
 use crate::refusal::Refusal;
@@ -77,8 +78,8 @@ impl Publishing {
         self.unshown.push_back(Unshown { tag, items: messages.into_iter().map(item).collect(), stored: None, answer: None });
     }
 
-    /// The shard's answer. False if it is not the answer to a publish.
-    pub fn answered(&mut self, tag: Tag, result: Result<Answer, Refusal>) -> Result<(), Result<Answer, Refusal>> {
+    /// The shard's answer. Gives it back if it is not the answer to a publish.
+    pub fn answered(&mut self, tag: Tag, result: Result<Answer, Refusal>) -> Option<Result<Answer, Refusal>> {
         let waiting = self.unshown.iter_mut().find(|unshown| unshown.tag == tag && unshown.stored.is_none());
         match (waiting, result) {
             (Some(unshown), Ok(Answer::Stored(stored))) => unshown.stored = Some(Ok(stored)),
@@ -91,9 +92,9 @@ impl Publishing {
                 unshown.answer = Some(Ok(Answer::Placed(placed)));
             }
             (Some(unshown), Err(refusal)) => unshown.stored = Some(Err(refusal)),
-            (_, result) => return Err(result),
+            (_, result) => return Some(result),
         }
-        Ok(())
+        None
     }
 
     /// Shows what may be shown and gives the replies of what is done, in order.
@@ -121,9 +122,15 @@ impl Publishing {
 /// Messages to be stored, those that follow each other under one subject as one batch.
 #[derive(Default)]
 struct Joining {
-    groups: Vec<(Vec<Arc<Message>>, Arc<Routes>, Option<Receipt>)>,
+    groups: Vec<Joined>,
     /// Of the last group.
     bytes: usize,
+}
+
+struct Joined {
+    messages: Vec<Arc<Message>>,
+    routes: Arc<Routes>,
+    receipt: Option<Receipt>,
 }
 
 impl Joining {
@@ -132,25 +139,25 @@ impl Joining {
         // What the shard does with single messages it does with the only one of a batch.
         let is_plain = |message: &Message| !message.retain && message.key.is_none() && message.expires.is_none();
         let bytes = message.weight();
-        if let Some((joined, with, None)) = self.groups.last_mut()
-            && let Some(last) = joined.last()
+        if let Some(Joined { messages, routes: with, receipt: None }) = self.groups.last_mut()
+            && let Some(last) = messages.last()
             && Arc::ptr_eq(with, routes)
             && (last.guaranteed, &last.subject, receipt.is_none()) == (message.guaranteed, &message.subject, true)
             && is_plain(last)
             && is_plain(message)
             && self.bytes + bytes <= JOINED_BYTES_MAX
         {
-            joined.push(message.clone());
+            messages.push(message.clone());
             self.bytes += bytes;
         } else {
-            self.groups.push((vec![message.clone()], routes.clone(), receipt));
+            self.groups.push(Joined { messages: vec![message.clone()], routes: routes.clone(), receipt });
             self.bytes = bytes;
         }
         self.groups.len() - 1
     }
 
     fn stores(self) -> Vec<Store> {
-        let store = |(messages, routes, receipt): (Vec<Arc<Message>>, _, _)| Store {
+        let store = |Joined { messages, routes, receipt }: Joined| Store {
             batch: stored::batch(messages.iter().map(|message| &**message)),
             message: messages[0].clone(),
             routes,
@@ -220,7 +227,8 @@ mod tests {
     use firth_model::subject::Subject;
     use firth_model::time::Millis;
 
-    use crate::live::{Capture, LiveRoute, Overflow};
+    use crate::live::{Capture, LiveRoute};
+    use crate::message::Overflow;
     use crate::outbox::Outbox;
     use crate::streams::{Policy, StreamInfo};
 
@@ -279,7 +287,7 @@ mod tests {
         }
 
         fn answer(&mut self, tag: u64, stored: Vec<Result<Stored, Refusal>>) -> Vec<u64> {
-            assert!(self.publishing.answered(Tag(tag), Ok(Answer::Stored(stored))).is_ok());
+            assert!(self.publishing.answered(Tag(tag), Ok(Answer::Stored(stored))).is_none());
             self.show()
         }
 

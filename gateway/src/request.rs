@@ -21,6 +21,8 @@ pub enum Request {
     /// Messages published under subjects, in order, to whoever captures them. Answered as one, when all of it is durable.
     Store(Vec<Store>),
     Cursor(Box<CursorMove>),
+    /// Answered `Done` when everything that was asked before, by anybody, is durable and shown.
+    Barrier,
     Declare(Box<Declare>),
     Alter(Box<Alter>),
     /// Grows a stream to `partitions`, if it has fewer.

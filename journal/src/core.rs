@@ -145,22 +145,36 @@ impl Core {
         self.seal(now)
     }
 
-    /// As many queued entries as fit into one group here. `None`: not even the first fits any more.
+    /// As many queued entries as fit into one group here, tied ones together. `None`: not even the first fit any more.
     fn next_group(&mut self, now: Millis) -> Option<Built> {
         let active = self.active.as_ref()?;
         let group_bytes_max = (GROUP_BYTES_MAX as usize).min(active.header.extent_bytes as usize / 2);
-        let (mut entry_bytes, mut rows, mut taken) = (0, 0, 0);
+        let (mut entry_bytes, mut rows, mut seen) = (0, 0, 0);
+        // Up to the last entry that is not tied to the one behind it: entries and their bytes.
+        let mut whole = (0, 0);
         for entry in &self.queue {
             let entry_bytes_then = entry_bytes + entry.bytes();
             let rows_then = rows + usize::from(entry.row.is_some());
             let bytes = group_bytes(entry_bytes_then, rows_then);
             let fits_extent = active.at as usize + bytes <= data_end(&active.header, active.rows.len() + rows_then) as usize;
-            let fits_group = taken == 0 || bytes <= group_bytes_max;
+            let fits_group = seen == 0 || bytes <= group_bytes_max;
+            if whole.0 == 0 && !fits_group {
+                // Tied entries that fit no group: they are parted here.
+                whole = (seen, entry_bytes);
+            }
             if !fits_extent || !fits_group {
                 break;
             }
-            (entry_bytes, rows, taken) = (entry_bytes_then, rows_then, taken + 1);
+            (entry_bytes, rows, seen) = (entry_bytes_then, rows_then, seen + 1);
+            if !entry.tied || seen == self.queue.len() {
+                whole = (seen, entry_bytes);
+            }
         }
+        if whole.0 == 0 && active.at <= BLOCK_BYTES {
+            // Another fresh extent would have no more room.
+            whole = (seen, entry_bytes);
+        }
+        let (taken, entry_bytes) = whole;
         if taken == 0 {
             return None;
         }

@@ -124,6 +124,8 @@ enum Head {
 pub struct Entry {
     pub kind: EntryKind,
     pub row: Option<Row>,
+    /// It comes into the group of the entry behind it, so that a crash keeps both or neither, unless they are too large for one group.
+    pub tied: bool,
     head: Head,
     payload: Bytes,
 }
@@ -134,7 +136,7 @@ impl Entry {
             Ok(inline) if head.len() <= HEAD_INLINE => Head::Inline(inline, head.len() as u8),
             _ => Head::Long(Bytes::copy_from_slice(head)),
         };
-        Entry { kind, row: None, head, payload }
+        Entry { kind, row: None, tied: false, head, payload }
     }
 
     /// A record batch for `row.partition`, its primary.
@@ -150,7 +152,7 @@ impl Entry {
             head[..4].copy_from_slice(&row.partition.0.to_le_bytes());
             head[12..12 + PREFIX_BYTES].copy_from_slice(&prefix);
             let head = Head::Inline(head, 12 + PREFIX_BYTES as u8);
-            return Entry { kind: EntryKind::Batch, row: Some(row), head, payload: tail };
+            return Entry { kind: EntryKind::Batch, row: Some(row), tied: false, head, payload: tail };
         }
         let mut head = Vec::new();
         head.extend_from_slice(&row.partition.0.to_le_bytes());
@@ -168,7 +170,7 @@ impl Entry {
             }
         }
         head.extend_from_slice(&prefix);
-        Entry { kind: EntryKind::Batch, row: Some(row), head: Head::Long(Bytes::from(head)), payload: tail }
+        Entry { kind: EntryKind::Batch, row: Some(row), tied: false, head: Head::Long(Bytes::from(head)), payload: tail }
     }
 
     pub fn partition_trim(partition: PartitionId, log_start: Offset) -> Entry {
@@ -198,7 +200,7 @@ impl Entry {
 
     /// A body made elsewhere, for the kinds whose owners come later.
     pub fn reserved(kind: EntryKind, body: Bytes) -> Entry {
-        Entry { kind, row: None, head: Head::Inline([0; HEAD_INLINE], 0), payload: body }
+        Entry { kind, row: None, tied: false, head: Head::Inline([0; HEAD_INLINE], 0), payload: body }
     }
 
     fn head(&self) -> &[u8] {

@@ -23,6 +23,11 @@ fn entry(number: u64, bytes: usize) -> Entry {
     Entry::batch(row, &[], [0; 16], Bytes::from(payload))
 }
 
+fn tied(mut entry: Entry) -> Entry {
+    entry.tied = true;
+    entry
+}
+
 fn number_of(body: &Bytes) -> u64 {
     u64::from_le_bytes(body[28..36].try_into().expect("eight bytes"))
 }
@@ -99,6 +104,48 @@ fn a_crash_at_any_step_loses_nothing_acknowledged_and_invents_nothing() {
             }
         }
     }
+}
+
+/// Pairs of entries, many of them at the end of a group or an extent.
+#[test]
+fn tied_entries_are_never_parted_by_a_crash() {
+    for crash_at in 1.. {
+        let disk = Arc::new(SimDisk::of_bytes(1 << 30));
+        let mut dice = Dice(crash_at);
+        disk.crash_at(Some(crash_at));
+        if let Ok((mut opened, _)) = reopen(&disk, 1) {
+            let mut driver = opened.journal.take_driver().expect("not started");
+            for first in (0..60).step_by(2) {
+                let of = |dice: &mut Dice| dice.below(14_000) as usize;
+                driver.core.enqueue([tied(entry(first, of(&mut dice))), entry(first + 1, of(&mut dice))]);
+                let replenished = driver.spares.replenish(&driver.reader, &mut Vec::new()).is_ok();
+                if !replenished || dice.below(3) == 0 && driver.turn(Millis(6), &mut |_| {}).is_err() {
+                    break;
+                }
+            }
+        }
+        let crashed = disk.is_crashed();
+        disk.restart(&mut dice);
+        let (_, read) = reopen(&disk, 2).unwrap_or_else(|error| panic!("crash at step {crash_at}: {error}"));
+        assert!(read.len().is_multiple_of(2), "crash at step {crash_at}: {} entries", read.len());
+        if !crashed {
+            assert!(read.len() > 40, "{} entries", read.len());
+            break;
+        }
+    }
+}
+
+/// What is tied and larger than any group is parted; nothing waits for ever.
+#[test]
+fn tied_entries_larger_than_a_group_are_written_all_the_same() {
+    let disk = Arc::new(SimDisk::of_bytes(1 << 30));
+    let (mut opened, _) = reopen(&disk, 1).expect("opens");
+    let mut driver = opened.journal.take_driver().expect("not started");
+    driver.core.enqueue((0..10).map(|number| tied(entry(number, 20_000))));
+    driver.core.enqueue([entry(10, 60)]);
+    let mut durable = Lsn(0);
+    driver.turn(Millis(6), &mut |completed| durable = completed.durable).expect("a whole disk");
+    assert_eq!(durable, Lsn(11));
 }
 
 /// An ablation: if syncs keep nothing, the test above must see it.

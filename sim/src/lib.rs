@@ -2,7 +2,8 @@
 //!
 //! [`machine`] is what outlives a crash; [`world`] turns shard and journal by hand, so that a crash can come between any two steps;
 //! [`clients`] publish, commit and administer, and remember what was acknowledged; [`walker`] reads while everything moves; [`check`]
-//! compares what a restarted node serves with what they remember; [`damage`] breaks bytes at rest; [`ablation`] breaks rules.
+//! compares what a restarted node serves with what they remember; [`sessions`] have queue cursors,
+//! [`session_run`] runs them; [`damage`] breaks bytes at rest; [`ablation`] breaks rules.
 
 pub mod ablation;
 pub mod batches;
@@ -13,5 +14,7 @@ pub mod history;
 pub mod machine;
 pub mod memory;
 pub mod run;
+pub mod session_run;
+pub mod sessions;
 pub mod walker;
 pub mod world;

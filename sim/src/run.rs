@@ -260,7 +260,7 @@ fn crash(machine: &mut Machine, outcome: &mut Outcome) {
 }
 
 /// I5: replay gives the state that was live.
-fn compare_states(machine: &mut Machine, before: &BTreeMap<Bytes, Bytes>, context: &str) {
+pub(crate) fn compare_states(machine: &mut Machine, before: &BTreeMap<Bytes, Bytes>, context: &str) {
     let world = World::start(machine).unwrap_or_else(|error| panic!("{context}: {error}"));
     let after = world.shard.state().dump();
     let keys = before.keys().chain(after.keys());

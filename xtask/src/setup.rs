@@ -16,6 +16,8 @@ const KCAT_PACKAGES: &[&str] =
     &["kcat", "librdkafka1", "libyajl2", "libsasl2-2", "libsasl2-modules-db", "libdb5.3", "liblz4-1", "libzstd1"];
 /// Shows a process another time; nothing but the library is used.
 const FAKETIME_PACKAGES: &[&str] = &["libfaketime"];
+/// The broker, to prove the MQTT tests and to be measured against, and its two command line clients; with libraries a plain system may lack.
+const MOSQUITTO_PACKAGES: &[&str] = &["mosquitto", "mosquitto-clients", "libmosquitto1", "libcjson1", "libdlt2", "libwrap0"];
 const STRACE_PACKAGES: &[&str] = &["strace", "libunwind8"];
 
 /// Brings one client into the folder; the value is what the tests need to know of it.
@@ -39,8 +41,15 @@ pub fn set_up(directory: &Path) -> Had {
     }
     let mut have = Map::new();
     let mut missing = BTreeMap::new();
-    let parts: [(&str, SetUp); 6] =
-        [("python", python), ("kafkajs", node), ("java", java), ("kcat", kcat), ("strace", strace), ("faketime", faketime)];
+    let parts: [(&str, SetUp); 7] = [
+        ("python", python),
+        ("kafkajs", node),
+        ("java", java),
+        ("kcat", kcat),
+        ("mosquitto", mosquitto),
+        ("strace", strace),
+        ("faketime", faketime),
+    ];
     for (name, set_up) in parts {
         match set_up(directory) {
             Ok(found) => {
@@ -67,7 +76,7 @@ fn wanted() -> String {
     let files =
         ["requirements.txt", "node/package.json", "node/package-lock.json", "java/pom.xml", "java/Agent.java", "java/AdminCalls.java"];
     let texts: Vec<String> = files.iter().map(|file| fs::read_to_string(folder.join(file)).unwrap_or_default()).collect();
-    format!("{}\n{KCAT_PACKAGES:?}\n{STRACE_PACKAGES:?}\n{FAKETIME_PACKAGES:?}\n", texts.join("\n"))
+    format!("{}\n{KCAT_PACKAGES:?}\n{MOSQUITTO_PACKAGES:?}\n{STRACE_PACKAGES:?}\n{FAKETIME_PACKAGES:?}\n", texts.join("\n"))
 }
 
 fn text(path: &Path) -> &str {
@@ -97,7 +106,7 @@ fn node(directory: &Path) -> Result<Value, String> {
     }
     quiet(&folder, "npm", &["ci", "--ignore-scripts", "--no-audit", "--no-fund"])?;
     let modules = folder.join("node_modules");
-    let load = format!("require({:?})", text(&modules.join("lz4-napi")));
+    let load = format!("require({:?}); require({:?})", text(&modules.join("lz4-napi")), text(&modules.join("mqtt")));
     quiet(&folder, "node", &["-e", &load])?;
     Ok(json!({ "modules": text(&modules) }))
 }
@@ -156,6 +165,23 @@ fn kcat(directory: &Path) -> Result<Value, String> {
     let libraries = library.parent().expect("a file lies in a folder");
     quiet(directory, "env", &[&format!("LD_LIBRARY_PATH={}", text(libraries)), text(&command), "-V"])?;
     Ok(json!({ "command": text(&command), "libraries": text(libraries) }))
+}
+
+fn mosquitto(directory: &Path) -> Result<Value, String> {
+    let unpacked = debian(directory, "mosquitto", MOSQUITTO_PACKAGES)?;
+    let library = find_file(&unpacked, "libmosquitto.so").ok_or("no libmosquitto in the packages")?;
+    let libraries = library.parent().expect("a file lies in a folder");
+    let commands = ["usr/sbin/mosquitto", "usr/bin/mosquitto_pub", "usr/bin/mosquitto_sub"].map(|command| unpacked.join(command));
+    let set_path = format!("LD_LIBRARY_PATH={}", text(libraries));
+    for command in &commands {
+        // Their help ends with an exit code of its own; what matters is that the loader found every library.
+        let said = quiet(directory, "env", &[&set_path, text(command), "--help"]).unwrap_or_else(|said| said);
+        if ["shared librar", "not found", "did not start"].iter().any(|fault| said.contains(fault)) {
+            return Err(said);
+        }
+    }
+    let [broker, publish, subscribe] = &commands;
+    Ok(json!({ "broker": text(broker), "publish": text(publish), "subscribe": text(subscribe), "libraries": text(libraries) }))
 }
 
 fn strace(directory: &Path) -> Result<Value, String> {

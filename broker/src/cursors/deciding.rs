@@ -46,8 +46,9 @@ struct Settling<'a> {
 }
 
 impl Cursors {
-    /// The effects of an attach. They are the same whether somebody is attached already: the newest attachment counts.
-    pub fn attaching(&self, name: &Bytes, fresh: bool, keep: Keep) -> Result<Attaching, Refusal> {
+    /// The effects of an attach. They are the same whether somebody is attached already: the newest attachment counts. A cursor that
+    /// ended by `now` is not found, also if it was not dropped yet.
+    pub fn attaching(&self, name: &Bytes, fresh: bool, keep: Keep, now: Millis) -> Result<Attaching, Refusal> {
         if name.len() > CURSOR_NAME_BYTES_MAX {
             return Err(Refusal::MetadataTooLarge);
         }
@@ -65,6 +66,7 @@ impl Cursors {
             effects.push(CursorEffect::PutCursor { cursor, record });
             return Ok(Attaching { cursor, found: false, effects });
         };
+        let fresh = fresh || self.has_ended(cursor, now);
         if fresh {
             // The id stays, so that who was attached before hears `Conflict`.
             effects.push(CursorEffect::DropCursor { cursor });

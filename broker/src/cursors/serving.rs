@@ -1,4 +1,4 @@
-//! Moves on queue cursors in the shard, their hidden streams, and what becomes of them with time.
+//! Moves on queue cursors in the shard, and their upkeep.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use firth_model::filter::Filter;
 use firth_model::ids::{Lsn, Offset, PartitionId, StreamId};
 use firth_model::limits::{FILTER_STREAM_BYTES_MAX, FILTER_STREAM_RECORDS_MAX};
 use firth_model::names::StreamName;
+use firth_model::time::Millis;
 
 use super::care::{END_EVERY_MS, ENDED_AT_ONCE, TRIM_EVERY_MS};
 use super::deciding::Binding;
@@ -105,7 +106,8 @@ impl Shard {
     }
 
     fn attach(&mut self, name: &Bytes, fresh: bool, keep: Keep) -> Result<Attached, Refusal> {
-        let attaching = self.state.cursors.attaching(name, fresh, keep)?;
+        let now = if self.ages_are_known() { self.now } else { Millis(i64::MIN) };
+        let attaching = self.state.cursors.attaching(name, fresh, keep, now)?;
         self.roomy(!attaching.found)?;
         attaching.effects.into_iter().for_each(|effect| self.put(effect));
         let attachment = self.state.cursors.attach(attaching.cursor).expect(JUST_PUT);
@@ -194,9 +196,13 @@ impl Shard {
         }
     }
 
+    /// A clock that jumped must not end what was to be kept.
+    fn ages_are_known(&self) -> bool {
+        self.clock_watch.as_ref().is_none_or(|watch| watch.agrees())
+    }
+
     fn end_cursors(&mut self) {
-        // A clock that jumped must not end what was to be kept.
-        if self.clock_watch.as_ref().is_some_and(|watch| !watch.agrees()) {
+        if !self.ages_are_known() {
             return;
         }
         for _ in 0..ENDED_AT_ONCE {

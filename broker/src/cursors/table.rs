@@ -231,6 +231,12 @@ impl Cursors {
         Some(held.detached.or(self.started)?.plus(i64::try_from(ms).unwrap_or(i64::MAX)))
     }
 
+    /// Whether the cursor was not to be kept until `now`.
+    pub(super) fn has_ended(&self, cursor: CursorId, now: Millis) -> bool {
+        let keep = self.cursors.get(&cursor).map(|held| held.keep);
+        self.end_of(cursor).is_some_and(|end| end <= now || keep == Some(Keep::For(0)))
+    }
+
     fn queue(&mut self, cursor: CursorId) {
         if let Some(end) = self.end_of(cursor) {
             self.due.insert((end, cursor));

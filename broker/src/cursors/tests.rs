@@ -38,12 +38,13 @@ fn filter(text: &str) -> Filter {
 /// A state, and every effect on it in its bytes.
 struct Desk {
     state: State,
+    now: Millis,
     journal: Vec<(Bytes, Option<Bytes>)>,
 }
 
 impl Desk {
     fn fresh() -> Desk {
-        Desk { state: empty(), journal: Vec::new() }
+        Desk { state: empty(), now: Millis(0), journal: Vec::new() }
     }
 
     fn put(&mut self, effect: CursorEffect) {
@@ -55,7 +56,7 @@ impl Desk {
     }
 
     fn attach(&mut self, text: &str, fresh: bool, keep: Keep) -> (Attachment, bool) {
-        let attaching = self.state.cursors.attaching(&name(text), fresh, keep).expect("attaches");
+        let attaching = self.state.cursors.attaching(&name(text), fresh, keep, self.now).expect("attaches");
         attaching.effects.into_iter().for_each(|effect| self.put(effect));
         (self.state.cursors.attach(attaching.cursor).expect("there"), attaching.found)
     }
@@ -218,10 +219,29 @@ fn detached_cursors_end_in_the_order_of_their_ends() {
 }
 
 #[test]
+fn a_cursor_that_ended_is_not_found_again() {
+    let mut desk = Desk::fresh();
+    let (at, _) = desk.attach("a", false, Keep::For(100));
+    desk.bind(at, PARTITION, "x/>", Offset(0));
+    desk.detach(at, None, Millis(1000));
+    desk.now = Millis(1099);
+    let (at, found) = desk.attach("a", false, Keep::For(100));
+    assert!(found);
+    desk.detach(at, None, Millis(1100));
+    desk.now = Millis(1200);
+    let (at, found) = desk.attach("a", false, Keep::For(0));
+    assert!(!found && desk.state.cursors.get(at.cursor).is_some_and(|held| held.legs.is_empty()));
+    // One that goes with its attachment went with the process.
+    desk.state = desk.replayed();
+    assert!(!desk.attach("a", false, Keep::For(0)).1);
+    assert_eq!(desk.replayed().dump(), desk.state.dump());
+}
+
+#[test]
 fn what_is_too_large_is_refused() {
     let mut desk = Desk::fresh();
     let long = Bytes::from(vec![b'x'; CURSOR_NAME_BYTES_MAX + 1]);
-    assert_eq!(desk.state.cursors.attaching(&long, false, Keep::Ever).err(), Some(Refusal::MetadataTooLarge));
+    assert_eq!(desk.state.cursors.attaching(&long, false, Keep::Ever, Millis(0)).err(), Some(Refusal::MetadataTooLarge));
     let (at, _) = desk.attach("a", false, Keep::Ever);
     assert_eq!(desk.note(at, 1, Some(Bytes::from(vec![0; CURSOR_NOTE_BYTES_MAX + 1]))), Err(Refusal::MetadataTooLarge));
     let largest = Bytes::from(vec![0; CURSOR_NOTE_BYTES_MAX]);

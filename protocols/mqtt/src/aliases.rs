@@ -1,4 +1,6 @@
-//! Numbers that stand for topics on one connection (MQTT 5.0 section 3.3.2.3.4).
+//! Numbers that stand for topics on one connection.
+//!
+//! MQTT 5.0 section 3.3.2.3.4.
 
 use std::collections::HashMap;
 use std::num::NonZeroU16;

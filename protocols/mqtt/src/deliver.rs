@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use firth_gateway::live::LiveDelivery;
+use firth_gateway::message::LiveDelivery;
 use firth_gateway::message::Message;
 use firth_gateway::view::LogView;
 use firth_model::ids::Position;
@@ -111,7 +111,7 @@ impl Session {
     /// Sends the next record of the legs, or settles it unseen.
     fn deliver_record(&mut self) {
         let Some(durable) = &mut self.durable else { return };
-        let Some(LegRecord { source, stored, elsewhere, closing }) = durable.legs.next() else { return };
+        let Some(LegRecord { source, stored, elsewhere, closing }) = durable.legs.take() else { return };
         let handed = durable.handed.before.remove(&source);
         if let Some(Handed::Received(_)) = handed {
             // Its PUBREL is on its way already.

@@ -7,8 +7,8 @@ use firth_gateway::answer::{Answer, Event, Tag};
 use firth_gateway::connection::{Connection, Full};
 use firth_gateway::cursors::{Attachment, CursorAnswer, CursorMove, Keep, Settle, Settlement};
 use firth_gateway::door::Broker;
-use firth_gateway::live::{LiveDelivery, Overflow};
 use firth_gateway::message::Message;
+use firth_gateway::message::{LiveDelivery, Overflow};
 use firth_gateway::refusal::Refusal;
 use firth_gateway::request::Request;
 use firth_model::ids::{Offset, PartitionId};
@@ -166,7 +166,7 @@ impl Run {
             }
             let next = self.legs.peek();
             if next.is_some_and(|position| after.is_none_or(|after| position <= after)) {
-                if let Some(record) = self.legs.next() {
+                if let Some(record) = self.legs.take() {
                     self.give(Arc::new(record.stored.message), Some(record.source.offset));
                 }
             } else if let Some(delivery) = self.live.pop() {

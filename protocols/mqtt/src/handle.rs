@@ -169,7 +169,7 @@ impl Session {
     fn answered(&mut self, asked: Asked, result: Result<Answer, Refusal>) {
         match (asked, result) {
             (Asked::Step { number, .. }, Ok(Answer::Cursor(CursorAnswer::Bound { leg, .. }))) => self.bound(number, &leg),
-            (Asked::Step { .. }, Ok(_)) => self.step_done(),
+            (Asked::Step { .. }, Ok(_)) | (Asked::Barrier, _) => self.step_done(),
             (Asked::Step { at, number }, Err(refusal)) => self.step_refused(at, number, &refusal),
             (Asked::Marked(ids), Ok(_)) => ids.into_iter().for_each(|id| self.marked(id)),
             (Asked::Forgotten(ids), Ok(_)) => ids.into_iter().for_each(|id| self.acknowledge(Packet::PubComp, id, ReasonCode::Success)),

@@ -1,4 +1,4 @@
-//! Reads the legs of a persistent session, merged in the order of the journal.
+//! Legs of a session, merged in the order of the journal.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -156,7 +156,7 @@ impl Legs {
         self.readers.iter().filter_map(Reader::head).min()
     }
 
-    pub fn next(&mut self) -> Option<LegRecord> {
+    pub fn take(&mut self) -> Option<LegRecord> {
         let (_, at) = self.readers.iter().enumerate().filter_map(|(at, reader)| Some((reader.head()?, at))).min()?;
         let reader = self.readers.get_mut(at)?;
         let (_, stored) = reader.ahead.pop_front()?;

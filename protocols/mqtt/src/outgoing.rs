@@ -1,4 +1,4 @@
-//! Messages that are encoded in order, behind one whose identifier is not durable yet.
+//! Messages that wait behind one whose mark is not durable.
 
 use std::collections::VecDeque;
 

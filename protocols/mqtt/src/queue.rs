@@ -1,8 +1,8 @@
-//! Live messages that wait until their client has room for them.
+//! Live messages that wait for their client to have room.
 
 use std::collections::VecDeque;
 
-use firth_gateway::live::LiveDelivery;
+use firth_gateway::message::LiveDelivery;
 use firth_model::ids::Position;
 use firth_model::limits::LIVE_BYTES_MAX;
 

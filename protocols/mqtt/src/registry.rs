@@ -1,4 +1,6 @@
-//! Who is connected under which client identifier, and what their sessions keep in memory.
+//! Who is connected under which client identifier.
+//!
+//! And what their sessions keep in memory.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use firth_gateway::cursors::Attached;
-use firth_gateway::live::Overflow;
+use firth_gateway::message::Overflow;
 
 use crate::codec::packet::Packet;
 use crate::codec::qos::PacketId;

@@ -80,6 +80,8 @@ pub const CLOSING_NOTE: &[u8] = b"\xff";
 pub enum Asked {
     /// One step of the SUBSCRIBE or UNSUBSCRIBE in work; which of its subscriptions, and its number.
     Step { at: usize, number: u32 },
+    /// What was published before the SUBSCRIBE in work is durable.
+    Barrier,
     /// Marks of these exchanges are durable.
     Marked(Vec<PacketId>),
     /// Incoming identifiers are forgotten: PUBCOMP.

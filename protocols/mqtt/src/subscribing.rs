@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use firth_gateway::cursors::{CursorMove, Leg};
-use firth_gateway::live::Overflow;
+use firth_gateway::message::Overflow;
 use firth_gateway::refusal::Refusal;
+use firth_gateway::request::Request;
 use firth_model::limits::{MQTT_SUBSCRIPTIONS_MAX, SUBJECT_LEVELS_MAX};
 
 use crate::codec::packet::Packet;
@@ -34,7 +35,18 @@ impl Session {
                 operation.reasons.push(reason);
             }
         }
+        self.await_retained();
         self.finish_operation();
+    }
+
+    /// What others published before this SUBSCRIBE and nobody acknowledges may still be on its way to the retained messages.
+    fn await_retained(&mut self) {
+        if let Some(operation) = &mut self.operation
+            && operation.replays.as_ref().is_some_and(|replays| !replays.is_empty())
+        {
+            operation.missing += 1;
+            self.ask(Request::Barrier, Some(Asked::Barrier));
+        }
     }
 
     /// Adds one subscription; what a persistent session has to keep of it is asked for.
@@ -50,7 +62,7 @@ impl Session {
             options.retain_as_published = true;
         }
         let existing = self.subscriptions.number_of(&text);
-        if existing.is_none() && self.subscriptions.len() >= MQTT_SUBSCRIPTIONS_MAX {
+        if existing.is_none() && self.subscriptions.count() >= MQTT_SUBSCRIPTIONS_MAX {
             return ReasonCode::QuotaExceeded;
         }
         let Some(mut subscribed) = Subscribed::of(text, options, identifier) else { return ReasonCode::TopicFilterInvalid };

@@ -53,7 +53,7 @@ impl Default for Grant {
 }
 
 impl Subscriptions {
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.by_text.len()
     }
 

@@ -1,4 +1,6 @@
-//! What a node says of itself under `$SYS`, as other brokers of MQTT do.
+//! What a node says of itself under `$SYS`.
+//!
+//! As other brokers of MQTT do.
 
 use std::sync::atomic::Ordering;
 

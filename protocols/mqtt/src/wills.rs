@@ -173,7 +173,15 @@ mod tests {
         }
         assert_eq!(heard.recv().await, Some(5));
         assert!(held.0.take_back(&Text::fixed("a")).is_none());
-        held.0.schedule(&Text::fixed("a"), will(), Duration::from_secs(1), move |_| async move { drop(fired.send(1)) }, held.clone());
+        held.0.schedule(
+            &Text::fixed("a"),
+            will(),
+            Duration::from_secs(1),
+            move |_| async move {
+                let _ = fired.send(1);
+            },
+            held.clone(),
+        );
         assert_eq!(held.0.take_back(&Text::fixed("a")), Some(will()));
         assert_eq!(heard.recv().await, None, "nobody is left to say anything");
     }

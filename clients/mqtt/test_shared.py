@@ -1,0 +1,236 @@
+"""Shared subscriptions: one member gets each message, at its own QoS, and what a member held goes where the standard says."""
+
+import pytest
+
+from mqtt.link import Closed, let_pass
+from mqtt.marks import differs, v5
+from mqtt.packets import ack, subscribe
+
+KEPT = {"clean": False, "props": {"session_expiry": 60}}
+
+
+def drained(members):
+    """What came to each member until each has answered a PINGREQ, acknowledged."""
+    came = []
+    for member in members:
+        packets = member.settled()
+        for packet in packets:
+            if packet.qos == 1:
+                member.send(ack("PUBACK", packet.packet_id))
+        came.append([packet.payload for packet in packets])
+    return came
+
+
+def gathered(members, count):
+    """Reads on until `count` messages came to all members together."""
+    came = [[] for _ in members]
+    for _ in range(200):
+        for at, payloads in enumerate(drained(members)):
+            came[at] += payloads
+        if sum(map(len, came)) >= count:
+            return came
+        let_pass(0.02)
+    raise AssertionError(f"{came} came, {count} expected")
+
+
+PLAIN = differs("mosquitto", "takes a share without a name or a filter for a plain subscription")
+BAD = [
+    *(pytest.param(bad, marks=PLAIN) for bad in ("$share//{}", "$share/g", "$share/g/", "$share/")),
+    *("$share/g+/{}", "$share/#/{}", "$share/g#/a"),
+    pytest.param("$share/+/{}", marks=differs("mosquitto", "takes a wildcard in the name of a group", always=False)),
+]
+
+
+@pytest.mark.parametrize("bad", BAD)
+@v5("4.8.2-1", "4.8.2-2", "4.7.3-1")
+def test_bad_names(client, topic, bad):
+    one = client()
+    one.send(subscribe(1, [(bad.format(topic), 1)]))
+    try:
+        assert one.expect("SUBACK").reasons[0] >= 0x80
+    except Closed:
+        assert all(packet.reason in (0x81, 0x82, 0x8F) for packet in one.inbox)
+
+
+@pytest.mark.parametrize("qos", (0, 1, 2))
+@v5("4.8.2-1", "4.8.2-2", "4.5.0-1")
+def test_each_message_goes_to_one_member(client, topic, qos):
+    members = [client() for _ in range(3)]
+    for member in members:
+        assert member.subscribe((f"$share/g/{topic}/+", min(qos, 1))).reasons == [min(qos, 1)]
+    publisher = client()
+    for at in range(60):
+        publisher.publish(f"{topic}/{at % 4}", b"%d" % at, qos)
+    came = gathered(members, 60)
+    assert sorted(int(payload) for each in came for payload in each) == list(range(60))
+    assert all(each for each in came), "a member got nothing of sixty messages"
+
+
+@v5("4.8.2-1")
+def test_groups_and_plain_subscriptions_each_get_all(client, topic):
+    first, second, plain, publisher = client(), client(), client(), client()
+    first.subscribe((f"$share/one/{topic}", 1))
+    second.subscribe((f"$share/two/{topic}", 1))
+    plain.subscribe((topic, 1))
+    wanted = [b"%d" % at for at in range(10)]
+    for payload in wanted:
+        publisher.publish(topic, payload, 1)
+    assert first.payloads(10) == second.payloads(10) == plain.payloads(10) == wanted
+
+
+@v5("4.8.2-1", "4.7.1-1")
+def test_one_name_with_two_filters_is_two_groups(client, topic):
+    one, other, publisher = client(), client(), client()
+    one.subscribe((f"$share/g/{topic}/a", 1))
+    other.subscribe((f"$share/g/{topic}/#", 1))
+    publisher.publish(f"{topic}/a", b"x", 1)
+    assert one.receive().payload == other.receive().payload == b"x"
+
+
+@v5("4.8.2-1", "3.8.4-3")
+def test_one_client_shared_and_plain(client, topic):
+    """Two subscriptions of one client: the message comes once for each, or once for both."""
+    one = client()
+    one.subscribe((f"$share/g/{topic}", 1), (topic, 1))
+    one.publish(topic, b"x", 1)
+    assert [packet.payload for packet in one.settled()] in ([b"x"], [b"x", b"x"])
+
+
+@pytest.mark.parametrize(("published", "granted"), ((2, 0), (2, 1), (1, 0), (0, 2), (2, 2)))
+@v5("4.8.2-3", "3.8.4-8")
+def test_qos_is_the_members(client, topic, published, granted):
+    one, publisher = client(), client()
+    one.subscribe((f"$share/g/{topic}", granted))
+    publisher.publish(topic, b"x", published)
+    assert one.receive().qos == min(published, granted)
+
+
+@v5("4.8.2-1", "3.3.1-9")
+@differs("mosquitto", "sends what is kept to shared subscriptions")
+def test_nothing_kept_for_a_shared_subscription(client, topic):
+    client().publish(topic, b"kept", 1, retain=True)
+    one = client()
+    one.subscribe((f"$share/g/{topic}", 1))
+    assert one.settled() == []
+
+
+@v5("3.10.4-1", "3.11.3-1")
+def test_unsubscribing_leaves_the_group(client, topic):
+    one, other, publisher = client(), client(), client()
+    for member in (one, other):
+        member.subscribe((f"$share/g/{topic}", 1))
+    assert one.unsubscribe(topic).reasons == [0x11]
+    assert one.unsubscribe(f"$share/g/{topic}").reasons == [0]
+    for at in range(10):
+        publisher.publish(topic, b"%d" % at, 1)
+    assert other.payloads(10) == [b"%d" % at for at in range(10)]
+    assert one.settled() == []
+
+
+@v5("4.8.2-3")
+@differs("mosquitto", "drops QoS 0 for members who are away")
+def test_qos_0_goes_to_who_is_there(client, topic, name):
+    away, here, publisher = client(client_id=name, **KEPT), client(), client()
+    for member in (away, here):
+        member.subscribe((f"$share/g/{topic}", 1))
+    away.drop()
+    here.settled()
+    for at in range(20):
+        publisher.publish(topic, b"%d" % at, 0)
+    publisher.settled()
+    assert gathered([here], 20) == [[b"%d" % at for at in range(20)]]
+
+
+@v5("4.8.2-4", "4.4.0-1", "4.8.2-5")
+@pytest.mark.parametrize("step", ("PUBLISH", "PUBREC"))
+def test_qos_2_in_flight_waits_for_its_member(client, topic, name, step):
+    """A member leaves in the middle of QoS 2: nobody else gets the message, and it is finished when the member is back."""
+    one, publisher = client(client_id=name, **KEPT), client()
+    one.subscribe((f"$share/g/{topic}", 2))
+    publisher.publish(topic, b"x", 2)
+    packet_id = one.receive(settle=False).packet_id
+    if step == "PUBREC":
+        one.send(ack("PUBREC", packet_id))
+        one.expect("PUBREL", packet_id)
+    other = client()
+    other.subscribe((f"$share/g/{topic}", 2))
+    one.drop()
+    other.nothing_but(publisher)
+    one = client(client_id=name, **KEPT)
+    assert one.expect("PUBLISH" if step == "PUBLISH" else "PUBREL").packet_id == packet_id
+    other.nothing_but(publisher)
+
+
+@v5("4.8.2-5", "4.1.0-2")
+@pytest.mark.parametrize("step", ("PUBLISH", "PUBREC"))
+def test_qos_2_in_flight_ends_with_its_session(client, topic, name, step):
+    one, publisher = client(client_id=name, **KEPT), client()
+    one.subscribe((f"$share/g/{topic}", 2))
+    publisher.publish(topic, b"x", 2)
+    packet_id = one.receive(settle=False).packet_id
+    if step == "PUBREC":
+        one.send(ack("PUBREC", packet_id))
+        one.expect("PUBREL", packet_id)
+    other = client()
+    other.subscribe((f"$share/g/{topic}", 2))
+    one.disconnect(0, {"session_expiry": 0})
+    other.nothing_but(publisher)
+
+
+@v5("4.8.2-6", "4.4.0-2")
+@pytest.mark.parametrize(("qos", "kind"), ((1, "PUBACK"), (2, "PUBREC")))
+def test_refused_by_one_member_is_refused(client, topic, qos, kind):
+    members, publisher = [client(), client()], client()
+    for member in members:
+        member.subscribe((f"$share/g/{topic}", qos))
+    publisher.publish(topic, b"x", qos)
+    came = [(member, packet) for member in members for packet in member.settled()]
+    assert len(came) == 1
+    came[0][0].send(ack(kind, came[0][1].packet_id, 0x80))
+    for member in members:
+        member.nothing_but(publisher)
+
+
+@v5("4.8.2-1", "4.5.0-1")
+@differs("mosquitto", "gives messages to members who are away", always=False)
+def test_what_a_leaving_member_was_not_sent_returns(client, topic, name):
+    """A member with a window of two takes two of many and leaves for good: the others get all the rest."""
+    slow = client(client_id=name, props={"receive_maximum": 2})
+    slow.subscribe((f"$share/g/{topic}", 1))
+    publisher = client()
+    for at in range(20):
+        publisher.publish(topic, b"%d" % at, 1)
+    held = {slow.receive(settle=False).payload for _ in range(2)}
+    other = client()
+    other.subscribe((f"$share/g/{topic}", 1))
+    slow.disconnect()
+    came = gathered([other], 18)[0]
+    assert {b"%d" % at for at in range(20)} - held <= set(came)
+
+
+@v5("3.3.4-3", "4.8.2-1")
+def test_subscription_identifier_of_a_shared_subscription(client, topic):
+    one = client()
+    one.subscribe((f"$share/g/{topic}", 1), props={"subscription_id": 5})
+    one.publish(topic, b"x", 1)
+    assert one.receive().props["subscription_id"] == [5]
+
+
+@v5("3.8.3-4", "4.8.2-1")
+def test_retain_as_published_of_a_shared_subscription(client, topic):
+    one = client()
+    one.subscribe((f"$share/g/{topic}", 1 | 0x08))
+    client().publish(topic, b"x", 1, retain=True)
+    assert one.receive().retain
+
+
+@v5("4.8.2-1", "3.1.2-5")
+def test_membership_is_resumed(client, topic, name):
+    one = client(client_id=name, **KEPT)
+    one.subscribe((f"$share/g/{topic}", 1))
+    one.disconnect()
+    publisher = client()
+    publisher.publish(topic, b"away", 1)
+    one = client(client_id=name, **KEPT)
+    publisher.publish(topic, b"here", 1)
+    assert one.payloads(2) == [b"away", b"here"]
