@@ -45,8 +45,9 @@ pub const COLD_READ_THREADS: usize = 4;
 pub const PARTITIONS_MAX: u32 = 200_000;
 /// Partitions of one stream.
 pub const STREAM_PARTITIONS_MAX: u32 = 100_000;
-/// Levels of a subject: more than any tree of names that people keep, and few enough that a hostile filter stays cheap.
-pub const SUBJECT_LEVELS_MAX: usize = 200;
+/// Levels of a subject: more than any tree of names that people keep, and few enough that a hostile filter stays cheap. 200 separators, as
+/// in Mosquitto.
+pub const SUBJECT_LEVELS_MAX: usize = 201;
 /// Bytes of a subject in canonical text.
 pub const SUBJECT_BYTES_MAX: usize = 8 << 10;
 /// Levels of a filter: those of the longest subject, and a closing `#`.

@@ -182,13 +182,13 @@ mod tests {
 
     #[test]
     fn limits_hold() {
-        assert!(Subject::parse(&"/".repeat(199)).is_ok());
-        assert_eq!(Subject::parse(&"/".repeat(200)), Err(SubjectError::TooDeep { levels: 201, levels_max: 200 }));
+        assert!(Subject::parse(&"/".repeat(200)).is_ok());
+        assert_eq!(Subject::parse(&"/".repeat(201)), Err(SubjectError::TooDeep { levels: 202, levels_max: 201 }));
         assert!(Subject::parse(&"x".repeat(8192)).is_ok());
         assert_eq!(Subject::parse(&"x".repeat(8193)), Err(SubjectError::TooLong { bytes_max: 8192 }));
         assert_eq!(Subject::from_levels([&[0xFF; 3000][..]]), Err(SubjectError::TooLong { bytes_max: 8192 }));
-        assert!(Subject::from_levels([&b"a"[..]; 200]).is_ok());
-        assert!(matches!(Subject::from_levels([&b"a"[..]; 201]), Err(SubjectError::TooDeep { .. })));
+        assert!(Subject::from_levels([&b"a"[..]; 201]).is_ok());
+        assert!(matches!(Subject::from_levels([&b"a"[..]; 202]), Err(SubjectError::TooDeep { .. })));
         assert_eq!(Subject::from_text(Bytes::from_static(b"a\xFF")), Err(SubjectError::NotUtf8 { at: 1 }));
     }
 

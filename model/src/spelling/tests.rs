@@ -53,7 +53,7 @@ fn texts_that_are_no_subjects_are_refused() {
     assert_eq!(fault(Spelling::Nats, b">"), SubjectError::Wildcard { at: 0 });
     assert_eq!(fault(Spelling::Amqp, b"a.#.b"), SubjectError::Wildcard { at: 2 });
     assert_eq!(fault(Spelling::Canonical, b"a/*"), SubjectError::Wildcard { at: 2 });
-    assert_eq!(fault(Spelling::Mqtt, &b"/".repeat(32_766)), SubjectError::TooDeep { levels: 32_767, levels_max: 200 });
+    assert_eq!(fault(Spelling::Mqtt, &b"/".repeat(32_766)), SubjectError::TooDeep { levels: 32_767, levels_max: 201 });
     assert_eq!(fault(Spelling::Mqtt, &b"x".repeat(65_535)), SubjectError::TooLong { bytes_max: 8192 });
     assert_eq!(fault(Spelling::Canonical, &b"x".repeat(65_535)), SubjectError::TooLong { bytes_max: 8192 });
 }
@@ -104,7 +104,7 @@ fn filters_that_a_protocol_forbids_are_refused() {
         assert_eq!(spelling.filter(text.as_bytes()), Err(error), "{spelling:?} {text}");
     }
     let deep = b"+/".repeat(32_767);
-    assert_eq!(Spelling::Mqtt.filter(&deep[..65_533]), Err(SubjectError::TooDeep { levels: 32_767, levels_max: 201 }));
+    assert_eq!(Spelling::Mqtt.filter(&deep[..65_533]), Err(SubjectError::TooDeep { levels: 32_767, levels_max: 202 }));
 }
 
 #[test]

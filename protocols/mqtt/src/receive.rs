@@ -6,7 +6,7 @@ use firth_gateway::cursors::{CursorMove, Receipt};
 use firth_gateway::publishing::Publication;
 use firth_gateway::refusal::Refusal;
 use firth_model::spelling::Spelling;
-use firth_model::subject::Subject;
+use firth_model::subject::{Subject, SubjectError};
 
 use crate::codec::packet::Packet;
 use crate::codec::publish::Publish;
@@ -26,7 +26,13 @@ const OWN_MAX: usize = 10_000;
 impl Session {
     /// Takes in a PUBLISH; it is published with the others of its socket read.
     pub fn receive_publish(&mut self, publish: Publish) {
-        let Some(subject) = self.subject_of(&publish) else { return };
+        let subject = match self.subject_of(&publish) {
+            Ok(subject) => subject,
+            Err(reason) if reason == ReasonCode::TopicNameInvalid && self.client.version.has_properties() => {
+                return self.refuse_publish(&publish, reason);
+            }
+            Err(reason) => return self.end(Ending::Refused(reason)),
+        };
         let Some(packet_id) = publish.packet_id else {
             if !is_reserved(&subject) {
                 self.take_in(publish, subject, None);
@@ -81,40 +87,46 @@ impl Session {
         self.inbound.batch.push(Publication { message, receipt });
     }
 
-    /// The subject of a PUBLISH, by its topic or its alias. `None`: the connection ends.
-    fn subject_of(&mut self, publish: &Publish) -> Option<Subject> {
+    /// A PUBLISH that is not taken; its connection goes on.
+    fn refuse_publish(&mut self, publish: &Publish, reason: ReasonCode) {
+        let Some(packet_id) = publish.packet_id else { return };
+        let exactly_once = publish.qos == QoS::ExactlyOnce;
+        if !exactly_once {
+            self.inbound.unacknowledged += 1;
+        }
+        self.inbound.acks.push(Ack { packet_id, exactly_once, outcome: Outcome::Local(reason) });
+    }
+
+    /// The subject of a PUBLISH, by its topic or its alias.
+    ///
+    /// # Errors
+    /// The connection cannot go on, but for a topic that is only longer than subjects are.
+    fn subject_of(&mut self, publish: &Publish) -> Result<Subject, ReasonCode> {
         let alias = publish.properties.topic_alias;
         if publish.topic.is_empty() {
-            let Some(subject) = alias.and_then(|alias| self.inbound.given.get(alias)) else {
-                // Section 3.3.2.3.4 calls it a protocol error; an alias that is too large has a reason of its own.
-                let beyond = alias.is_some_and(|alias| alias.get() > self.node.settings.topic_aliases);
-                let reason = if beyond { ReasonCode::TopicAliasInvalid } else { ReasonCode::ProtocolError };
-                self.end(Ending::Refused(reason));
-                return None;
-            };
-            return Some(subject.clone());
+            // Section 3.3.2.3.4 calls it a protocol error; an alias that is too large has a reason of its own.
+            let beyond = alias.is_some_and(|alias| alias.get() > self.node.settings.topic_aliases);
+            let reason = if beyond { ReasonCode::TopicAliasInvalid } else { ReasonCode::ProtocolError };
+            return alias.and_then(|alias| self.inbound.given.get(alias)).cloned().ok_or(reason);
         }
         let known = self.inbound.last.as_ref().filter(|(topic, _)| *topic == publish.topic);
         let subject = match known {
             Some((_, subject)) => subject.clone(),
-            None => match Spelling::Mqtt.subject(publish.topic.as_bytes()) {
-                Ok(subject) => {
-                    self.inbound.last = Some((publish.topic.clone(), subject.clone()));
-                    subject
-                }
-                Err(_) => {
-                    self.end(Ending::Refused(ReasonCode::MalformedPacket));
-                    return None;
-                }
-            },
+            None => {
+                let subject = Spelling::Mqtt.subject(publish.topic.as_bytes()).map_err(|error| match error {
+                    SubjectError::TooLong { .. } => ReasonCode::TopicNameInvalid,
+                    _ => ReasonCode::MalformedPacket,
+                })?;
+                self.inbound.last = Some((publish.topic.clone(), subject.clone()));
+                subject
+            }
         };
         if let Some(alias) = alias
             && !self.inbound.given.set(alias, subject.clone())
         {
-            self.end(Ending::Refused(ReasonCode::TopicAliasInvalid));
-            return None;
+            return Err(ReasonCode::TopicAliasInvalid);
         }
-        Some(subject)
+        Ok(subject)
     }
 
     /// PUBREL: the identifier is forgotten, and PUBCOMP says so when that is durable.
@@ -128,10 +140,11 @@ impl Session {
                 self.inbound.known.remove(&packet_id);
                 self.acknowledge(Packet::PubComp, packet_id, ReasonCode::Success);
             }
-            // One whose PUBREC is not sent cannot be released yet: it is as unknown.
+            // One whose PUBREC is not sent cannot be released yet: it is as unknown. A session that goes on may repeat a PUBREL whose
+            // PUBCOMP was lost (5.0 section 3.7.2.1): no mistake.
             Some(Incoming::Submitted) | None => {
-                let unknown = self.client.version.has_properties();
-                let reason = if unknown { ReasonCode::PacketIdentifierNotFound } else { ReasonCode::Success };
+                let mistaken = self.client.version.has_properties() && self.durable.is_none();
+                let reason = if mistaken { ReasonCode::PacketIdentifierNotFound } else { ReasonCode::Success };
                 self.acknowledge(Packet::PubComp, packet_id, reason);
             }
         }
@@ -200,7 +213,8 @@ impl Session {
         let refusal = match &pending.results {
             Some(Ok(results)) => match results.get(at) {
                 Some(Ok(published)) => {
-                    let unheard = published.matches == 0 && !published.duplicate;
+                    // At QoS 2 nobody looks at who hears a message before it is released, as in other brokers.
+                    let unheard = published.matches == 0 && !published.duplicate && !ack.exactly_once;
                     let reason = if unheard { ReasonCode::NoMatchingSubscribers } else { ReasonCode::Success };
                     return self.acknowledge_publish(ack, reason);
                 }

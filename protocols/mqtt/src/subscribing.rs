@@ -254,7 +254,7 @@ impl Session {
 
 /// More levels than any subject has: nothing could match.
 fn too_deep(text: &Text) -> bool {
-    text.as_bytes().iter().filter(|byte| **byte == b'/').count() > SUBJECT_LEVELS_MAX
+    text.as_bytes().iter().filter(|byte| **byte == b'/').count() >= SUBJECT_LEVELS_MAX
 }
 
 fn free_note(taken: &std::collections::HashSet<u32>) -> u32 {
