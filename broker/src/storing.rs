@@ -45,7 +45,7 @@ impl Shard {
         {
             // The note may be on its way to the disk still.
             *upto = (*upto).max(self.cursor_care.lsn);
-            return Ok(Stored { captures: 0, duplicate: true });
+            return Ok(Stored { duplicate: true, ..Stored::default() });
         }
         let placement = self.place(store)?;
         let captures = u32::try_from(placement.captured.len()).unwrap_or(u32::MAX);
@@ -53,15 +53,15 @@ impl Shard {
         let batches: Vec<_> = batches.chain(placement.retained.iter().map(|(id, batch)| (*id, batch))).collect();
         self.decide_all(&batches, message)?;
         let queued = self.queued();
-        let mut retained_at = None;
+        let mut stored_at = None;
         for (partition, batch) in batches {
-            let at = self.append_decided(partition, batch, message);
-            retained_at = placement.retained.as_ref().filter(|(retained, _)| *retained == partition).map(|_| at);
+            stored_at = Some((partition, self.append_decided(partition, batch, message)));
             *upto = self.last;
         }
         if message.retain {
             let subject = message.subject.as_bytes().clone();
-            let at = retained_at.filter(|_| message.value.is_some());
+            // The retained stream's comes last.
+            let at = stored_at.filter(|_| message.value.is_some()).map(|(_, at)| at);
             *upto = self.emit(&Effect::Retain { subject: subject.clone(), at });
             self.due(*upto, Due::ShowRetained(subject, at));
         }
@@ -71,7 +71,7 @@ impl Shard {
         }
         // Else who sends it again after a crash would have it stored twice where it was already.
         self.tie(queued);
-        Ok(Stored { captures, duplicate: false })
+        Ok(Stored { captures, duplicate: false, at: stored_at })
     }
 
     /// The partitions that capture the message, by the routes it came with or, if they are old, by new ones.
@@ -222,9 +222,9 @@ mod tests {
         let mut rig = Rig::with_partitions(1);
         let orders = declare(&mut rig, "orders", &[], 3);
         let audit = declare(&mut rig, "audit", &["orders/>", "orders/eu/*"], 1);
-        assert_eq!(store(&mut rig, message("orders/eu/7", Some("x"))), Ok(Stored { captures: 2, duplicate: false }));
-        assert_eq!(store(&mut rig, message("orders", Some("x"))), Ok(Stored { captures: 1, duplicate: false }));
-        assert_eq!(store(&mut rig, message("other", Some("x"))), Ok(Stored { captures: 0, duplicate: false }));
+        assert_eq!(store(&mut rig, message("orders/eu/7", Some("x"))).map(|stored| stored.captures), Ok(2));
+        assert_eq!(store(&mut rig, message("orders", Some("x"))).map(|stored| stored.captures), Ok(1));
+        assert_eq!(store(&mut rig, message("other", Some("x"))).map(|stored| stored.captures), Ok(0));
         assert_eq!((records(&rig, &orders), records(&rig, &audit)), (2, 1));
     }
 
@@ -233,7 +233,7 @@ mod tests {
         let mut rig = Rig::with_partitions(1);
         let old = Shared(rig.view().routing.clone()).cache().routes(&Subject::parse("late/1").expect("a subject"));
         let late = declare(&mut rig, "late", &[], 1);
-        assert_eq!(store_by(&mut rig, message("late/1", Some("x")), old), Ok(Stored { captures: 1, duplicate: false }));
+        assert_eq!(store_by(&mut rig, message("late/1", Some("x")), old).map(|stored| stored.captures), Ok(1));
         assert_eq!(records(&rig, &late), 1);
     }
 

@@ -231,6 +231,15 @@ impl LogView for View {
         self.partition(partition).is_some_and(|partition| partition.park(seen_end, waiter))
     }
 
+    fn position_of(&self, partition: PartitionId, offset: Offset) -> Option<Position> {
+        let partition = self.partition(partition)?;
+        let index = partition.index();
+        match index.find(offset) {
+            Spot::Row(at) => index.rows().get(at).map(|row| row.position),
+            Spot::Span(_) | Spot::End => None,
+        }
+    }
+
     fn shown(&self) -> Position {
         Position(self.shown.load(Ordering::Acquire))
     }

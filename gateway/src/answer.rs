@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use firth_model::ids::{Offset, ProducerEpoch, ProducerId};
+use firth_model::ids::{Offset, PartitionId, ProducerEpoch, ProducerId};
 use firth_model::time::Millis;
 
 use crate::cursors::CursorAnswer;
@@ -67,6 +67,8 @@ pub struct Stored {
     pub captures: u32,
     /// Its receipt was there already: it is not stored again.
     pub duplicate: bool,
+    /// Where it was stored last: behind everything else that was stored of it.
+    pub at: Option<(PartitionId, Offset)>,
 }
 
 /// What became of a message that was published under a subject.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use firth_model::filter::Filter;
+use firth_model::ids::{Offset, PartitionId, Position};
 use firth_model::subject::Subject;
 
 use crate::answer::{Answer, Event, Tag};
@@ -91,7 +92,8 @@ impl Connection {
             }
         }
         let mut replies = Vec::new();
-        self.publishing.show(self.view.shown(), &mut replies);
+        let view = &self.view;
+        self.publishing.show(&|partition, offset| place_of(&**view, partition, offset), &mut replies);
         if !replies.is_empty() {
             replies.into_iter().for_each(|reply| self.outbox.push(reply));
             self.outbox.wake();
@@ -187,10 +189,11 @@ impl Connection {
             return events;
         }
         let mut out = Vec::with_capacity(events.len());
+        let view = &self.view;
         for event in events {
             match event {
                 Event::Reply { tag, result } => match self.publishing.answered(tag, result) {
-                    None => self.publishing.show(self.view.shown(), &mut out),
+                    None => self.publishing.show(&|partition, offset| place_of(&**view, partition, offset), &mut out),
                     Some(result) => out.push(Event::Reply { tag, result }),
                 },
                 event => out.push(event),
@@ -232,4 +235,9 @@ impl Drop for Connection {
     fn drop(&mut self) {
         self.end_subscriptions();
     }
+}
+
+/// Where the journal has what was stored; what lies elsewhere by now is before all that is durable.
+fn place_of(view: &dyn LogView, partition: PartitionId, offset: Offset) -> Position {
+    view.position_of(partition, offset).unwrap_or_else(|| view.shown())
 }

@@ -60,7 +60,7 @@ pub struct LiveDelivery {
     pub message: Arc<Message>,
     /// Which of the connection's subscriptions it matched, as they were numbered by `Connection::subscribe`.
     pub subscriptions: Arc<[u32]>,
-    /// What was durable when it was published: everything its publisher had stored before lies below.
+    /// Where the last guaranteed message lies that its publisher had stored before it: that one goes first.
     pub after: Position,
 }
 

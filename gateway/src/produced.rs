@@ -9,7 +9,7 @@ use firth_model::ids::Offset;
 use firth_model::subject::Subject;
 
 use crate::live::{RouteCache, Routes};
-use crate::message::Message;
+use crate::message::{Message, OWN_HEADERS};
 use crate::request::Store;
 use crate::stored;
 use crate::streams::StreamInfo;
@@ -55,6 +55,8 @@ impl Produced<'_> {
             if !self.is_wanted(&routes) {
                 continue;
             }
+            // What is Firth's own is not a producer's to say.
+            message.headers.retain(|(name, _)| !name.starts_with(OWN_HEADERS));
             message.publisher = publisher;
             message.guaranteed = self.guaranteed;
             message.retain = false;

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use firth_model::ids::Position;
+use firth_model::ids::{Offset, PartitionId, Position};
 use firth_model::limits::JOINED_BYTES_MAX;
 
 use crate::answer::{Answer, Event, Published, Stored, Tag};
@@ -28,6 +28,27 @@ pub struct Publication {
 #[derive(Default)]
 pub(crate) struct Publishing {
     unshown: VecDeque<Unshown>,
+    after: After,
+}
+
+/// The last guaranteed message that was stored and shown: what is not stored is shown behind it.
+#[derive(Default)]
+struct After {
+    /// Not looked up yet: most connections never mix the two.
+    at: Option<(PartitionId, Offset)>,
+    position: Position,
+}
+
+/// Where the journal has a batch.
+pub(crate) type PositionOf<'a> = &'a dyn Fn(PartitionId, Offset) -> Position;
+
+impl After {
+    fn position(&mut self, position_of: PositionOf<'_>) -> Position {
+        if let Some((partition, offset)) = self.at.take() {
+            self.position = position_of(partition, offset);
+        }
+        self.position
+    }
 }
 
 /// What one call published.
@@ -64,6 +85,9 @@ impl Publishing {
             let captured = routes.captures.iter().any(|capture| message.guaranteed || !capture.stream.policy.hidden);
             let message = Arc::new(message);
             let store = (captured || message.retain || receipt.is_some()).then(|| joining.add(&message, &routes, receipt));
+            if store.is_none() {
+                joining.part();
+            }
             items.push(Item { message, routes, store, shown: false });
         }
         let stores = joining.stores();
@@ -85,7 +109,7 @@ impl Publishing {
             (Some(unshown), Ok(Answer::Stored(stored))) => unshown.stored = Some(Ok(stored)),
             (Some(unshown), Ok(Answer::Placed(placed))) => {
                 let stored = placed.iter().map(|placed| match placed {
-                    Ok(placed) => Ok(Stored { captures: 1, duplicate: placed.duplicate }),
+                    Ok(placed) => Ok(Stored { captures: 1, duplicate: placed.duplicate, at: None }),
                     Err(refusal) => Err(refusal.clone()),
                 });
                 unshown.stored = Some(Ok(stored.collect()));
@@ -98,10 +122,10 @@ impl Publishing {
     }
 
     /// Shows what may be shown and gives the replies of what is done, in order.
-    pub fn show(&mut self, after: Position, events: &mut Vec<Event>) {
+    pub fn show(&mut self, position_of: PositionOf<'_>, events: &mut Vec<Event>) {
         let mut woken: Vec<Arc<Subscriber>> = Vec::new();
         for unshown in &mut self.unshown {
-            unshown.show(after, &mut woken);
+            unshown.show(&mut self.after, position_of, &mut woken);
             if unshown.items.last().is_some_and(|item| !item.shown) {
                 break;
             }
@@ -156,6 +180,11 @@ impl Joining {
         self.groups.len() - 1
     }
 
+    /// What comes next is not joined to what was: something else came between.
+    fn part(&mut self) {
+        self.bytes = JOINED_BYTES_MAX;
+    }
+
     fn stores(self) -> Vec<Store> {
         let store = |Joined { messages, routes, receipt }: Joined| Store {
             batch: stored::batch(messages.iter().map(|message| &**message)),
@@ -183,7 +212,7 @@ fn outcome(item: &Item, stored: &Result<Vec<Result<Stored, Refusal>>, Refusal>) 
 
 impl Unshown {
     /// Shows the items in order up to the first that must be durable first and is not.
-    fn show(&mut self, after: Position, woken: &mut Vec<Arc<Subscriber>>) {
+    fn show(&mut self, after: &mut After, position_of: PositionOf<'_>, woken: &mut Vec<Arc<Subscriber>>) {
         let stored = &self.stored;
         let may_show = |item: &Item| match (item.store.filter(|_| item.message.guaranteed), stored) {
             (None, _) => Some(true),
@@ -198,7 +227,8 @@ impl Unshown {
             let run =
                 self.items[at..].iter().take_while(|item| Arc::ptr_eq(&item.routes, &first.routes) && may_show(item) == Some(visible));
             let end = at + run.count();
-            if visible {
+            if visible && !first.routes.live.is_empty() {
+                let after = after.position(position_of);
                 for route in &first.routes.live {
                     let deliveries = self.items[at..end].iter().map(|item| LiveDelivery {
                         message: item.message.clone(),
@@ -209,6 +239,10 @@ impl Unshown {
                         woken.push(route.subscriber.clone());
                     }
                 }
+            }
+            if let Some(Ok(stored)) = &self.stored {
+                let of_item = |item: &Item| stored.get(item.store.filter(|_| item.message.guaranteed)?)?.as_ref().ok()?.at;
+                after.at = self.items[at..end].iter().rev().find_map(of_item).or(after.at);
             }
             self.items[at..end].iter_mut().for_each(|item| item.shown = true);
             at = end;
@@ -282,7 +316,7 @@ mod tests {
 
         fn show(&mut self) -> Vec<u64> {
             let mut events = Vec::new();
-            self.publishing.show(Position(5), &mut events);
+            self.publishing.show(&|_, offset| Position(100 + offset.0), &mut events);
             events.iter().map(|event| if let Event::Reply { tag, .. } = event { tag.0 } else { u64::MAX }).collect()
         }
 
@@ -314,7 +348,7 @@ mod tests {
     }
 
     fn stored() -> Result<Stored, Refusal> {
-        Ok(Stored { captures: 1, duplicate: false })
+        Ok(Stored { captures: 1, ..Stored::default() })
     }
 
     #[test]
@@ -338,13 +372,28 @@ mod tests {
         assert_eq!(rig.shown(), ["live/1", "live/2"]);
     }
 
+    /// Who reads what is stored and gets the rest live puts them in order by this.
+    #[test]
+    fn what_is_not_stored_says_what_was_stored_before_it() {
+        let mut rig = Rig::fresh(Overflow::DropNewest);
+        let (stores, _) = rig.publish(1, &[("live/1", false), ("kept/1", true), ("live/1", false), ("kept/1", true), ("live/1", false)]);
+        assert_eq!(stores.len(), 2, "not joined: something came between");
+        let at = |offset| Ok(Stored { captures: 1, at: Some((PartitionId(1), Offset(offset))), ..Stored::default() });
+        rig.answer(1, vec![at(1), at(2)]);
+        rig.publish(2, &[("live/1", false)]);
+        let live =
+            rig.outbox.try_take().into_iter().flat_map(|event| if let Event::Live(live) = event { live } else { Default::default() });
+        let after: Vec<u64> = live.filter(|delivery| !delivery.message.guaranteed).map(|delivery| delivery.after.0).collect();
+        assert_eq!(after, [0, 101, 102, 102]);
+    }
+
     #[test]
     fn refused_and_repeated_messages_are_not_shown() {
         let mut rig = Rig::fresh(Overflow::DropNewest);
         rig.publish(1, &[("kept/1", true), ("kept/2", true), ("kept/3", true)]);
         rig.publish(2, &[("kept/4", true)]);
         assert_eq!(rig.answer(2, vec![Err(Refusal::StorageFull)]), [0; 0], "replies come in order");
-        let repeated = Ok(Stored { captures: 0, duplicate: true });
+        let repeated = Ok(Stored { duplicate: true, ..Stored::default() });
         assert_eq!(rig.answer(1, vec![Err(Refusal::StorageFull), repeated, stored()]), [1, 2]);
         assert_eq!(rig.shown(), ["kept/3"]);
     }

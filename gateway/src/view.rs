@@ -83,6 +83,8 @@ pub trait LogView: Send + Sync {
 
     /// Asks to be woken when the partition's durable end passes `seen_end`. False if it already has.
     fn park(&self, partition: PartitionId, seen_end: Offset, waiter: &Arc<Waiter>) -> bool;
+    /// Where the journal has the batch with this offset; `None` if it has it no more.
+    fn position_of(&self, partition: PartitionId, offset: Offset) -> Option<Position>;
     /// Everything below is durable and may be read. Of two looks the second never sees less.
     fn shown(&self) -> Position;
     /// Where the retained messages lie whose subjects match: the offsets in the partition, in the order of their subjects.

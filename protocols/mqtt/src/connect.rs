@@ -164,7 +164,7 @@ fn negotiate(node: &Node, connect: &mut Connect, connack: &mut ConnAck) -> Clien
     told.topic_alias_maximum = Some(settings.topic_aliases).filter(|max| *max > 0);
     told.packet_bytes_max = settings.packet_bytes_max.and_then(std::num::NonZeroU32::new);
     Client {
-        id: connect.client_id.clone(),
+        id: connect.client_id.detached(),
         version,
         receiver: Receiver {
             version,

@@ -30,7 +30,7 @@ pub fn keep_of(expiry_s: u32) -> Keep {
 
 impl Session {
     /// Ends the connection: everything it published is shown, and its session is free, when its identifier is.
-    pub async fn leave(mut self, ending: Ending) {
+    pub async fn leave(mut self: Box<Self>, ending: Ending) {
         match ending {
             Ending::Refused(reason) => self.say_why(reason),
             Ending::TakenOver => self.say_why(ReasonCode::SessionTakenOver),
@@ -59,7 +59,7 @@ impl Session {
                 self.node.registry.keep_sent(&self.client.id, self.window.unacknowledged());
             }
         }
-        let Session { node, broker, client, seat, mut wire, connection, inbound, .. } = self;
+        let Session { node, broker, client, seat, mut wire, connection, inbound, .. } = *self;
         connection.finish().await;
         for (subject, number) in inbound.pending.iter().flat_map(|pending| &pending.fresh).chain(&inbound.fresh) {
             node.fresh.remove(subject, *number);

@@ -13,7 +13,7 @@ use crate::wire::Turn;
 
 impl Session {
     /// Serves the client to the end of its connection.
-    pub async fn run(mut self, mut stop: StopSignal) -> Result<(), LinkEnd> {
+    pub async fn run(mut self: Box<Self>, mut stop: StopSignal) -> Result<(), LinkEnd> {
         let ending = loop {
             self.work();
             if let Some(ending) = self.ending {

@@ -142,7 +142,7 @@ impl Subscribed {
         let share = shared_parts(&text).ok()?.map(|(_, filter)| filter.as_bytes());
         let filter = Spelling::Mqtt.filter(share.unwrap_or(text.as_bytes())).ok()?;
         let shared = share.is_some();
-        Some(Subscribed { text, filter, shared, options, identifier, leg: None, note: None })
+        Some(Subscribed { text: text.detached(), filter, shared, options, identifier, leg: None, note: None })
     }
 
     /// What a persistent session keeps of it.

@@ -45,6 +45,11 @@ impl Text {
         Text::parse(Bytes::from_static(text.as_bytes())).expect("a string of the program is well-formed")
     }
 
+    /// The same text in memory of its own: what is kept long must not keep the buffer that it came in.
+    pub fn detached(&self) -> Text {
+        Text(Bytes::copy_from_slice(&self.0))
+    }
+
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).expect("checked when it was made")
     }
