@@ -1,0 +1,476 @@
+"""kill -9 of the server, and clients that lose their connections: QoS 1 at least once, QoS 2 exactly once, all in order."""
+
+import os
+import random
+import time
+
+import confluent_kafka
+import pytest
+from confluent_kafka.admin import AdminClient, NewTopic
+from waiting import wait_until
+
+from mqtt import packets
+from mqtt.faithful import Publisher, Subscriber
+from mqtt.link import SECONDS, Client, Late
+from mqtt.marks import v3, v5
+from mqtt.verdict import judge, missing
+
+KILLS = int(os.environ.get("FIRTH_MQTT_KILLS", "15"))
+KEPT = {"clean": False, "props": {"session_expiry": 3600}}
+TIMES = 4  # how often a step is tried whose outcome depends on the moment
+
+
+@pytest.fixture(params=("server", "client"))
+def cut(request):
+    """Ends a client's connection as if by a crash: the whole server's, which starts again, or the client's own."""
+
+    def by_server(server, one):
+        server.kill9()
+        one.drop()
+        server.start()
+
+    return by_server if request.param == "server" else lambda server, one: one.drop()
+
+
+def again(server, level, name):
+    """The same session from a new connection; the inbox is empty."""
+    one = Client(server.mqtt_address, level, client_id=name, **KEPT)
+    assert one.connack.session_present, f"session lost: {one.connack}"
+    return one
+
+
+def everything(server, level, name, held=()):
+    """Payloads which a subscriber that holds these packet ids is still given, and the kinds of packets that came."""
+    one, held, came, kinds = again(server, level, name), set(held), [], []
+    for _ in range(3):  # an answer lets the next packet out; the PINGREQ is behind it
+        for packet in one.settled():
+            kinds.append((packet.kind, packet.packet_id))
+            if packet.kind == "PUBREL":
+                held.discard(packet.packet_id)
+                one.send(packets.ack("PUBCOMP", packet.packet_id))
+                continue
+            assert packet.kind == "PUBLISH", packet
+            if packet.qos == 2 and packet.packet_id in held:
+                assert packet.dup, f"{packet} again without DUP"
+            else:
+                came.append(packet.payload)
+            if packet.qos == 2:
+                held.add(packet.packet_id)
+            if packet.qos:
+                one.send(packets.ack("PUBACK" if packet.qos == 1 else "PUBREC", packet.packet_id))
+    one.disconnect()
+    return came, kinds
+
+
+class Pair:
+    """A persistent publisher that is connected, and a persistent subscriber that is not."""
+
+    def __init__(self, server, level, name, topic):
+        self.server, self.level, self.name, self.topic = server, level, name, topic
+        self.subscriber = f"{name}s"
+        one = Client(server.mqtt_address, level, client_id=self.subscriber, **KEPT)
+        one.subscribe((topic, 2))
+        one.disconnect()
+        self.link = Client(server.mqtt_address, level, client_id=name, **KEPT)
+
+    def send(self, packet_id, data, qos=2, dup=False):
+        self.link.send(packets.publish(self.topic, data, qos, packet_id, dup=dup, level=self.level))
+
+    def rel(self, packet_id):
+        self.link.send(packets.ack("PUBREL", packet_id))
+
+    def recover(self):
+        self.link = again(self.server, self.level, self.name)
+
+    def comp(self, packet_id):
+        """Of a PUBREL that was sent again: at level 5 it may say that the id is not known."""
+        assert self.link.next("PUBCOMP").packet_id == packet_id
+
+    def whole(self, packet_id, data, dup=False):
+        self.send(packet_id, data, dup=dup)
+        assert self.link.next("PUBREC").packet_id == packet_id
+        self.rel(packet_id)
+        assert self.link.next("PUBCOMP").packet_id == packet_id
+
+    def given(self):
+        came, _ = everything(self.server, self.level, self.subscriber)
+        return came
+
+
+@v5("4.3.3-2", "4.3.3-10", "4.4.0-1")
+@v3("4.3.3-1", "4.3.3-2", "4.4.0-1")
+def test_publish_sent_and_pubrec_not_read(own_broker, cut, level, topic, name, seed):
+    """Whether the server had it or not when it fell: sent again with DUP it is there once."""
+    server, chance = own_broker(), random.Random(seed)
+    pair = Pair(server, level, name, topic)
+    for turn in range(TIMES):
+        pair.send(7, b"%d" % turn)
+        if turn:
+            wait_until(pair.link.readable, SECONDS, "PUBREC") if turn % 2 else time.sleep(chance.uniform(0, 0.004))
+        cut(server, pair.link)
+        pair.recover()
+        pair.whole(7, b"%d" % turn, dup=True)
+    assert pair.given() == [b"%d" % turn for turn in range(TIMES)]
+
+
+@v5("4.3.3-4", "4.3.3-10", "4.4.0-1")
+@v3("4.3.3-1", "4.3.3-2", "4.4.0-1")
+def test_pubrec_read_and_pubrel_not_sent(own_broker, cut, level, topic, name):
+    """The id is still taken after the crash: a PUBLISH with it is the same message, until the PUBREL."""
+    server = own_broker()
+    pair = Pair(server, level, name, topic)
+    pair.send(7, b"one")
+    pair.link.next("PUBREC")
+    cut(server, pair.link)
+    pair.recover()
+    pair.send(7, b"one", dup=True)  # as a client may that lost what it had read
+    pair.link.next("PUBREC")
+    cut(server, pair.link)
+    pair.recover()
+    pair.rel(7)
+    pair.comp(7)
+    pair.whole(7, b"two")
+    assert pair.given() == [b"one", b"two"]
+
+
+@v5("4.3.3-11", "4.4.0-1")
+@v3("4.3.3-2", "4.4.0-1")
+def test_pubrel_sent_and_pubcomp_not_read(own_broker, cut, level, topic, name, seed):
+    server, chance = own_broker(), random.Random(seed)
+    pair = Pair(server, level, name, topic)
+    for turn in range(TIMES):
+        pair.send(7, b"%d" % turn)
+        pair.link.next("PUBREC")
+        pair.rel(7)
+        if turn:
+            wait_until(pair.link.readable, SECONDS, "PUBCOMP") if turn % 2 else time.sleep(chance.uniform(0, 0.004))
+        cut(server, pair.link)
+        pair.recover()
+        pair.rel(7)
+        pair.comp(7)
+    assert pair.given() == [b"%d" % turn for turn in range(TIMES)]
+
+
+@v5("4.3.3-12")
+@v3("4.3.3-2")
+def test_pubcomp_read(own_broker, cut, level, topic, name):
+    """The id is free after the crash as before: a PUBLISH with it is another message, even with DUP."""
+    server = own_broker()
+    pair = Pair(server, level, name, topic)
+    pair.whole(7, b"one")
+    cut(server, pair.link)
+    pair.recover()
+    pair.whole(7, b"two")
+    cut(server, pair.link)
+    pair.recover()
+    pair.whole(7, b"three", dup=True)
+    cut(server, pair.link)
+    assert pair.given() == [b"one", b"two", b"three"]
+
+
+@v5("4.3.2-4", "4.4.0-1")
+@v3("4.3.2-2", "4.4.0-1")
+def test_puback_read_and_not_read(own_broker, cut, level, topic, name):
+    server = own_broker()
+    pair = Pair(server, level, name, topic)
+    pair.send(3, b"acknowledged", qos=1)
+    pair.link.next("PUBACK")
+    cut(server, pair.link)
+    pair.recover()
+    pair.send(3, b"unsure", qos=1)
+    cut(server, pair.link)
+    pair.recover()
+    pair.send(3, b"unsure", qos=1, dup=True)
+    pair.link.next("PUBACK")
+    cut(server, pair.link)
+    given = pair.given()
+    assert given in ([b"acknowledged", b"unsure"], [b"acknowledged", b"unsure", b"unsure"]), given
+
+
+class Delivery:
+    """A persistent subscriber that is connected, and was sent one message which it does not answer yet."""
+
+    def __init__(self, server, level, name, topic, qos):
+        self.server, self.level, self.name = server, level, name
+        self.link = Client(server.mqtt_address, level, client_id=name, **KEPT)
+        self.link.subscribe((topic, qos))
+        self.publisher = Client(server.mqtt_address, level)
+        self.publisher.publish(topic, b"one", qos=qos)
+        self.packet = self.link.next("PUBLISH")
+        assert (self.packet.payload, self.packet.qos, self.packet.dup) == (b"one", qos, False)
+        self.id = self.packet.packet_id
+
+    def rest(self, held=()):
+        return everything(self.server, self.level, self.name, held)
+
+
+@v5("4.3.3-5", "4.4.0-1", "3.3.1-1")
+@v3("4.3.3-1", "4.4.0-1", "3.3.1-1")
+def test_delivered_and_pubrec_not_sent(own_broker, cut, level, topic, name):
+    """The same message comes again under the same id, marked DUP, so the subscriber knows that it has it."""
+    server = own_broker()
+    one = Delivery(server, level, name, topic, 2)
+    for _ in range(2):
+        cut(server, one.link)
+        one.link = again(server, level, name)
+        packet = one.link.next("PUBLISH")
+        assert (packet.packet_id, packet.payload, packet.dup, packet.qos) == (one.id, b"one", True, 2)
+    cut(server, one.link)
+    assert one.rest({one.id}) == ([], [("PUBLISH", one.id), ("PUBREL", one.id)])
+
+
+@v5("4.3.3-6", "4.4.0-1")
+@v3("4.3.3-1", "4.4.0-1")
+def test_delivered_and_pubrec_sent(own_broker, cut, level, topic, name, seed):
+    """PUBLISH or PUBREL comes again, as the server had read the PUBREC or not; after its PUBREL only the PUBREL may."""
+    server, chance = own_broker(), random.Random(seed)
+    one = Delivery(server, level, name, topic, 2)
+    released = False
+    for turn in range(TIMES):
+        one.link.send(packets.ack("PUBREC", one.id))
+        if turn:
+            wait_until(one.link.readable, SECONDS, "PUBREL") if turn % 2 else time.sleep(chance.uniform(0, 0.004))
+            released |= one.link.readable()
+        cut(server, one.link)
+        one.link = again(server, level, name)
+        packet = one.link.next()
+        assert packet.packet_id == one.id
+        assert packet.kind == "PUBREL" or (packet.kind == "PUBLISH" and packet.dup and not released), packet
+        if packet.kind == "PUBREL":
+            break
+    cut(server, one.link)
+    came, kinds = one.rest({one.id})
+    assert came == [] and kinds[-1] == ("PUBREL", one.id), (came, kinds)
+
+
+@v5("4.3.3-6", "4.3.3-7", "4.4.0-1")
+@v3("4.3.3-1", "4.4.0-1")
+def test_delivered_and_pubrel_read(own_broker, cut, level, topic, name):
+    """What is released comes never again; the PUBREL does until it is answered."""
+    server = own_broker()
+    one = Delivery(server, level, name, topic, 2)
+    one.link.send(packets.ack("PUBREC", one.id))
+    assert one.link.next("PUBREL").packet_id == one.id
+    for _ in range(2):
+        cut(server, one.link)
+        one.link = again(server, level, name)
+        assert one.link.next("PUBREL").packet_id == one.id
+    cut(server, one.link)
+    assert one.rest({one.id}) == ([], [("PUBREL", one.id)])
+
+
+@v5("4.3.3-7", "4.4.0-1")
+@v3("4.3.3-1", "4.4.0-1")
+def test_delivered_and_pubcomp_sent(own_broker, cut, level, topic, name):
+    server = own_broker()
+    one = Delivery(server, level, name, topic, 2)
+    one.link.send(packets.ack("PUBREC", one.id))
+    one.link.next("PUBREL")
+    one.link.send(packets.ack("PUBCOMP", one.id))
+    cut(server, one.link)
+    came, kinds = one.rest()
+    assert came == [] and kinds in ([], [("PUBREL", one.id)]), (came, kinds)
+
+
+@v5("4.3.2-3", "4.4.0-1", "3.3.1-1")
+@v3("4.3.2-1", "4.4.0-1", "3.3.1-1")
+def test_delivered_and_puback_not_sent(own_broker, cut, level, topic, name):
+    server = own_broker()
+    one = Delivery(server, level, name, topic, 1)
+    cut(server, one.link)
+    one.link = again(server, level, name)
+    packet = one.link.next("PUBLISH")
+    assert (packet.payload, packet.dup, packet.qos, packet.packet_id) == (b"one", True, 1, one.id)
+    one.link.send(packets.ack("PUBACK", one.id))
+    cut(server, one.link)
+    came, _ = one.rest()
+    assert came in ([], [b"one"]), came
+
+
+@v5("4.4.0-1", "4.6.0-5", "4.6.0-6")
+@v3("4.4.0-1", "4.6.0-5", "4.6.0-6")
+def test_many_in_flight_at_different_steps(own_broker, cut, level, topic, name):
+    """Released, received and unanswered ones at once: each goes on from its own step, in order, and new ones come behind them."""
+    server = own_broker()
+    one = Client(server.mqtt_address, level, client_id=name, **KEPT)
+    one.subscribe((topic, 2))
+    publisher = Client(server.mqtt_address, level)
+    for number in range(12):
+        publisher.publish(topic, b"%d" % number, qos=2 if number % 3 else 1)
+    sent = [one.next("PUBLISH") for _ in range(12)]
+    assert [packet.payload for packet in sent] == [b"%d" % number for number in range(12)]
+    for packet in sent[:8]:
+        one.send(packets.ack("PUBACK" if packet.qos == 1 else "PUBREC", packet.packet_id))
+    twos = [packet for packet in sent[:8] if packet.qos == 2]
+    for packet in twos:
+        assert one.next("PUBREL").packet_id == packet.packet_id
+    for packet in twos[:2]:
+        one.send(packets.ack("PUBCOMP", packet.packet_id))
+    one.settled()  # all of it is read
+    cut(server, one)
+    publisher = Client(server.mqtt_address, level)
+    publisher.publish(topic, b"later", qos=2)
+    one = again(server, level, name)
+    came = one.settled()
+    released = [packet.packet_id for packet in came if packet.kind == "PUBREL"]
+    assert released in ([packet.packet_id for packet in twos[at:]] for at in range(3)), came
+    published = [packet for packet in came if packet.kind == "PUBLISH"]
+    unanswered = [(packet.payload, packet.packet_id) for packet in sent[8:]]
+    settled = [packet for packet in published if packet.payload in (b"0", b"3", b"6")]  # acknowledgements may be lost with the server
+    rest = [(packet.payload, packet.packet_id) for packet in published if packet not in settled]
+    assert rest[:-1] == unanswered and rest[-1][0] == b"later", came
+    assert [packet.payload for packet in settled] == sorted(packet.payload for packet in settled), came
+    assert all(packet.dup for packet in published[:-1]) and not published[-1].dup, came
+
+
+@v5("4.6.0-6")
+@v3("4.6.0-6")
+def test_order_across_qos_0_and_1(client, level, topic, name):
+    """One publisher, a persistent subscriber that is connected: as it was sent, whatever the QoS of each message."""
+    one = client(level, client_id=name, **KEPT)
+    one.subscribe((topic, 1))
+    publisher, count, window, unacknowledged = client(level), 600, 10, 0
+    for number in range(count):
+        qos = (0, 1, 0, 0, 1, 1)[number % 6]
+        packet_id = number + 1 if qos else None
+        publisher.send(packets.publish(topic, b"%d" % number, qos, packet_id, level=level))
+        unacknowledged += qos
+        while unacknowledged >= window:
+            publisher.next("PUBACK")
+            unacknowledged -= 1
+    came = [int(one.receive().payload) for _ in range(count)]
+    assert came == list(range(count))
+
+
+def granted_by(subscriber):
+    """The highest QoS among the filters that take a stream; a stream is published to <kind>/<publisher>/<qos>."""
+
+    def granted(stream):
+        subject = f"{subscriber.root}/{stream.kind}/{stream.name}/{stream.qos}".split("/")
+        fits = [qos for name, qos in subscriber.filters if takes(name.split("/"), subject)]
+        return max(fits, default=None)
+
+    return granted
+
+
+def takes(levels, subject):
+    for at, level in enumerate(levels):
+        if level == "#":
+            return True
+        if at >= len(subject) or level not in ("+", subject[at]):
+            return False
+    return len(levels) == len(subject)
+
+
+def read_topic(bootstrap, topic):
+    """Every payload in the topic, in order, by a Kafka client."""
+    consumer = confluent_kafka.Consumer(
+        {"bootstrap.servers": bootstrap, "group.id": "none", "enable.auto.commit": False, "enable.partition.eof": True}
+    )
+    consumer.assign([confluent_kafka.TopicPartition(topic, 0, 0)])
+    came, deadline = [], time.monotonic() + 30
+    while time.monotonic() < deadline:
+        for message in consumer.consume(1000, 1):
+            if message.error():
+                assert message.error().code() == confluent_kafka.KafkaError._PARTITION_EOF, message.error()
+                consumer.close()
+                return came
+            came.append(message.value())
+    raise Late(f"no end of {topic} after {len(came)} records")
+
+
+def make_clients(server, root, chance):
+    """Publishers to a subject that a topic stores and to one that none does; sessions with one filter, several, overlapping ones."""
+    address = server.mqtt_address
+
+    def own():
+        return random.Random(chance.random())
+
+    def publisher(name, kind, level, qoses, **options):
+        one = Publisher(address, name, level, own(), f"{root}/{kind}/{name}", qoses, **options)
+        for stream in one.streams:
+            stream.kind = kind
+        return one
+
+    def subscriber(name, level, filters, **options):
+        one = Subscriber(address, name, level, own(), [(f"{root}/{end}", qos) for end, qos in filters], **options)
+        one.root = root
+        return one
+
+    publishers = [
+        publisher("p0", "stored", 5, (1, 2), drops=0.003),
+        publisher("p1", "stored", 4, (2,)),
+        publisher("p2", "free", 5, (2,), drops=0.003),
+        publisher("p3", "free", 4, (1, 2), drops=0.003),
+        publisher("p4", "free", 5, (1,), persistent=False, drops=0.003),
+    ]
+    subscribers = [
+        subscriber("s0", 5, [("#", 2)], drops=0.002),
+        subscriber("s1", 4, [("#", 2)], patience=8),
+        subscriber("s2", 4, [("#", 1)], drops=0.002, patience=4),
+        subscriber("s3", 5, [("#", 1), ("+/+/2", 2), ("free/p3/#", 2)], drops=0.002, patience=5, receive_maximum=5),
+        subscriber("s4", 5, [("stored/p0/2", 2), ("free/p4/1", 1), ("free/p3/1", 2)], receive_maximum=1),
+    ]
+    return publishers, subscribers
+
+
+@pytest.mark.timeout(120 + 8 * KILLS)
+def test_kill_minus_nine_at_random(own_broker, topic, seed):
+    chance, root, server = random.Random(seed), topic, own_broker()
+    admin = AdminClient({"bootstrap.servers": server.bootstrap})
+    admin.create_topics([NewTopic(f"{root}.stored", num_partitions=1)])[f"{root}.stored"].result(20)
+    publishers, subscribers = make_clients(server, root, chance)
+    streams = [stream for one in publishers for stream in one.streams]
+
+    def healthy():
+        for one in publishers + subscribers:
+            assert one.failure is None, f"{one.name}: {one.failure!r}"
+        return True
+
+    for one in subscribers:
+        one.start()
+    wait_until(lambda: healthy() and all(one.subscribed.is_set() for one in subscribers), 30, "subscribed")
+    for one in publishers:
+        one.start()
+
+    def acked():
+        return [len(stream.acked) for stream in streams]
+
+    began, slowest = time.monotonic(), 0.0
+    for _ in range(KILLS):
+        before = sum(acked())
+        wait_until(lambda: healthy() and sum(acked()) > before, 40, "publishers go on after a restart")
+        time.sleep(chance.uniform(0, 0.8))
+        server.kill9()
+        slowest = max(slowest, server.start())
+    before = acked()
+    wait_until(lambda: healthy() and all(now > then for now, then in zip(acked(), before, strict=True)), 40, "every publisher goes on")
+    took = time.monotonic() - began
+    for one in publishers:
+        one.enough.set()
+    wait_until(lambda: healthy() and all(one.ended for one in publishers), 40, "all is acknowledged")
+    faults, repeats = [], {}
+    lacking = 1
+    deadline = time.monotonic() + 30
+    while lacking and time.monotonic() < deadline and healthy():
+        lacking = sum(missing(granted_by(one), streams, one.came) for one in subscribers)
+        time.sleep(0.1 if lacking else 0)
+    for one in subscribers:
+        one.enough.set()
+    wait_until(lambda: healthy() and all(one.ended for one in subscribers), 40, "subscribers end")
+    for one in subscribers:
+        found, repeats[one.name] = judge(one.name, granted_by(one), streams, one.came)
+        faults += found
+    stored = read_topic(server.bootstrap, f"{root}.stored")
+    found, repeats["topic"] = judge("topic", lambda stream: 2 if stream.kind == "stored" else None, streams, stored)
+    faults += found
+    for one in publishers + subscribers:
+        faults += one.faults
+    connections = {one.name: one.connections for one in publishers + subscribers}
+    counts = {stream.key: len(stream.acked) for stream in streams}
+    print(f"{KILLS} kills in {took:.0f} s, slowest start {slowest:.2f} s, connections {connections}")
+    print(f"acknowledged {counts}, repeats at QoS 1 {repeats}")
+    assert not faults, "\n".join(faults[:20])
+    assert all(count > KILLS for count in counts.values()), counts
+    server.stop()
+    assert "panicked" not in server.said(), server.said()
