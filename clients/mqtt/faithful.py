@@ -16,6 +16,7 @@ from mqtt.verdict import Stream, payload
 WINDOW = 12  # messages that a publisher sends before any is acknowledged
 IDS = range(1, 2 * WINDOW + 4)  # few, so that they come round quickly
 RECONNECT_SECONDS = 60
+PERIOD = 0.012  # seconds between two new messages of a publisher
 
 
 class Lost(Exception):
@@ -139,12 +140,13 @@ class Publisher(Faithful):
                 self.send(packet_id, stream, number, dup=True)
             else:
                 self.link.send(packets.ack("PUBREL", packet_id))
-        answered = time.monotonic()
+        answered = due = time.monotonic()
         while self.pending or self.again or not self.enough.is_set():
-            room = len(self.pending) < WINDOW
-            if room and (self.again or not self.enough.is_set()):
+            room = len(self.pending) < WINDOW and (self.again or not self.enough.is_set())
+            if room and time.monotonic() >= due:
                 self.publish_next()
-            packet = self.step(0.003 if room else 0.2)
+                due = time.monotonic() + PERIOD
+            packet = self.step(max(0, due - time.monotonic()) if room else 0.2)
             if packet is not None:
                 self.take(packet)
                 answered = time.monotonic()
@@ -216,7 +218,7 @@ class Subscriber(Faithful):
             for packet in self.link.inbox:
                 self.take(packet)
         while not self.enough.is_set():
-            packet = self.step(0.02)
+            packet = self.step(0.005)
             if packet is not None:
                 self.take(packet)
             if packet is None or len(self.unanswered) >= self.patience:
