@@ -7,7 +7,7 @@ import time
 
 from mqtt import packets
 
-PARALLEL = 500  # connections that are being opened at once
+PARALLEL = 500  # connections that are being opened at once: more than a listener's backlog holds would be held up by lost SYNs
 
 
 class Crowd:
@@ -26,11 +26,12 @@ class Crowd:
         """Connects `count` more and sends each `hello(number)`; returns the seconds until all had a packet of this kind (None: until all
         have sent)."""
         began, deadline = time.monotonic(), time.monotonic() + seconds
-        first, target = len(self.members), self.counts.get(wanted, 0) + count
-        started, self.sent = 0, 0
+        first, had = len(self.members), self.counts.get(wanted, 0)
+        started, self.sent, target = 0, 0, had + count
         while self.sent < count or (wanted and self.counts.get(wanted, 0) < target):
             assert time.monotonic() < deadline, f"{self.sent} of {count} connected, {self.counts} in {seconds} s, {self.gone} closed"
-            while started < count and started - self.sent < PARALLEL:
+            done = self.counts.get(wanted, 0) - had if wanted else self.sent
+            while started < count and started - done < PARALLEL:
                 self.start(hello(first + started))
                 started += 1
             self.turn(0.05)

@@ -51,11 +51,13 @@ def answer(one, packet, held):
 
 def everything(server, level, name, topic, held=()):
     """Payloads which a subscriber that holds these packet ids is still given, and the packets that came, up to a marker behind all."""
-    one, held, came, kinds = again(server, level, name), set(held), [], []
-    Client(server.mqtt_address, level).publish(topic, b"marker", qos=1)
+    one, held, came, kinds, marker = again(server, level, name), set(held), [], [], None
+    Client(server.mqtt_address, level).publish(topic, b"marker", qos=2)
     while b"marker" not in came or held:
         packet = one.next()
-        if packet.payload != b"marker":
+        if packet.payload == b"marker":
+            marker = packet.packet_id
+        elif packet.packet_id != marker:
             kinds.append((packet.kind, packet.packet_id))
         payload = answer(one, packet, held)
         if payload is not None:
