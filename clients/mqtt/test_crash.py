@@ -16,6 +16,7 @@ from mqtt.marks import v3, v5
 from mqtt.verdict import judge, missing
 
 KILLS = int(os.environ.get("FIRTH_MQTT_KILLS", "30"))
+SMALL = {"journal.extent_bytes": 4 << 20}
 IDLE_SECONDS = 10  # nothing new to any subscriber for so long: what is missing does not come
 
 
@@ -112,7 +113,7 @@ def make_clients(server, root, chance):
 
 @pytest.mark.timeout(120 + 8 * KILLS)
 def test_kill_minus_nine_at_random(own_broker, topic, seed):
-    chance, root, server = random.Random(seed), topic, own_broker()
+    chance, root, server = random.Random(seed), topic, own_broker(settings=SMALL)
     admin = AdminClient({"bootstrap.servers": server.bootstrap, "log_level": 0})
     admin.create_topics([NewTopic(f"{root}.stored", num_partitions=1)])[f"{root}.stored"].result(20)
     publishers, subscribers = make_clients(server, root, chance)

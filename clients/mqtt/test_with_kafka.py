@@ -11,6 +11,7 @@ from waiting import wait_until
 from mqtt.link import Client
 
 KEPT = {"clean": False, "props": {"session_expiry": 3600}}
+SMALL = {"journal.extent_bytes": 4 << 20}
 EXPIRY_S = 1000
 USER = [("tag", "one"), ("other", "größe"), ("tag", "two"), ("empty", "")]
 PAYLOAD = "größe ☃".encode()
@@ -283,7 +284,7 @@ def test_own_headers_of_a_kafka_record_set_nothing(server, stream, own):
 
 def test_retained_by_mqtt_survives_and_is_whole(own_broker):
     """After kill -9, too."""
-    server = own_broker()
+    server = own_broker(settings=SMALL)
     stream = Stream(server)
     subject = f"{stream.subject}/state"
     Client(server.mqtt_address, 5).publish(subject, PAYLOAD, 1, retain=True, props=whole_props(subject))
