@@ -64,7 +64,7 @@ class Crowd:
 
     def read(self, member):
         try:
-            data = member.socket.recv(1 << 16)
+            data = member.socket.recv(1 << 14)
         except BlockingIOError:
             return
         except ConnectionResetError:

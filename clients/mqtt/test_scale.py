@@ -193,7 +193,7 @@ def test_one_filter_of_very_many_sessions(own_broker, crowd):
         batch.leave()
     made = time.monotonic() - began
     wait_until(lambda: journal_bytes(server) == journal_bytes(server), 10, "the journal is at rest")
-    payload, count = b"p" * 100, 200
+    payload, count = b"p" * 100, 40
     before = journal_bytes(server)
     publish_many(server, ["one/x"] * count, payload)
     beyond = (journal_bytes(server) - before) / count - len(payload)
