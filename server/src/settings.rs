@@ -81,8 +81,8 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         name: "mqtt.packet_bytes_max",
         kind: number(128, 268_435_460),
-        default: "2000000",
-        about: "Largest MQTT packet; 5.0 clients are told.",
+        default: "",
+        about: "Largest MQTT packet; by default 2,000,000 bytes for 5.0 clients, which are told, and 100 MiB before.",
     },
     Setting {
         name: "mqtt.keep_alive_s_max",

@@ -162,7 +162,7 @@ fn negotiate(node: &Node, connect: &mut Connect, connack: &mut ConnAck) -> Clien
     }
     told.receive_maximum = NonZeroU16::new(settings.receive_maximum).filter(|max| max.get() != u16::MAX);
     told.topic_alias_maximum = Some(settings.topic_aliases).filter(|max| *max > 0);
-    told.packet_bytes_max = settings.packet_bytes_max.and_then(std::num::NonZeroU32::new);
+    told.packet_bytes_max = std::num::NonZeroU32::new(settings.announced_packet_bytes());
     Client {
         id: connect.client_id.detached(),
         version,

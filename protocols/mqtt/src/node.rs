@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 use firth_model::limits::{MQTT_IN_FLIGHT_MAX, MQTT_PACKET_BYTES, MQTT_RECEIVE_MAXIMUM, MQTT_TOPIC_ALIASES, REQUEST_BYTES_MAX};
 use firth_model::time::Millis;
 
+use crate::codec::version::ProtocolVersion;
 use crate::fresh::Fresh;
 use crate::registry::{Counts, Registry};
 use crate::shared::Groups;
@@ -20,7 +21,7 @@ pub struct MqttSettings {
     pub in_flight_max: u16,
     /// Topic aliases in each direction; 0: none.
     pub topic_aliases: u16,
-    /// The largest packet; announced if it is set.
+    /// The largest packet, for all versions; 5.0 clients are told, and without it have a bound of their own.
     pub packet_bytes_max: Option<u32>,
     /// The longest keep-alive; a client that asks for more or none is told this one.
     pub keep_alive_s_max: Option<u16>,
@@ -34,7 +35,7 @@ impl Default for MqttSettings {
             receive_maximum: MQTT_RECEIVE_MAXIMUM,
             in_flight_max: MQTT_IN_FLIGHT_MAX,
             topic_aliases: MQTT_TOPIC_ALIASES,
-            packet_bytes_max: Some(MQTT_PACKET_BYTES),
+            packet_bytes_max: None,
             keep_alive_s_max: None,
             session_expiry_s_max: None,
         }
@@ -42,7 +43,16 @@ impl Default for MqttSettings {
 }
 
 impl MqttSettings {
-    pub fn packet_bytes_max(&self) -> u32 {
+    /// What a 5.0 client is told, and held to.
+    pub fn announced_packet_bytes(&self) -> u32 {
+        self.packet_bytes_max.unwrap_or(MQTT_PACKET_BYTES)
+    }
+
+    /// The largest packet of a client of this version. One that cannot be told is only held to what was set.
+    pub fn packet_bytes_max(&self, version: ProtocolVersion) -> u32 {
+        if version.has_properties() {
+            return self.announced_packet_bytes();
+        }
         self.packet_bytes_max.unwrap_or(u32::try_from(REQUEST_BYTES_MAX).unwrap_or(u32::MAX))
     }
 }
