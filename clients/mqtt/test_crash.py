@@ -7,12 +7,13 @@ import time
 import confluent_kafka
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
+from server import MQTT_PEER_COMMAND
 from waiting import wait_until
 
 from mqtt import packets
 from mqtt.faithful import Publisher, Subscriber
 from mqtt.link import Late
-from mqtt.marks import v3, v5
+from mqtt.marks import differs, v3, v5
 from mqtt.verdict import judge, missing
 
 KILLS = int(os.environ.get("FIRTH_MQTT_KILLS", "30"))
@@ -20,6 +21,7 @@ SMALL = {"journal.extent_bytes": 4 << 20}
 IDLE_SECONDS = 10  # nothing new to any subscriber for so long: what is missing does not come
 
 
+@differs("mosquitto", "sends QoS 0 past QoS 1 that waits for the client's window")
 @v5("4.6.0-5")
 @v3("4.6.0-6")
 def test_order_across_qos_0_and_1(client, level, topic, name):
@@ -111,11 +113,13 @@ def make_clients(server, root, chance):
     return publishers, subscribers
 
 
+@differs("mosquitto", "saves sessions now and then, and delivers for each of the overlapping filters")
 @pytest.mark.timeout(120 + 8 * KILLS)
 def test_kill_minus_nine_at_random(own_broker, topic, seed):
     chance, root, server = random.Random(seed), topic, own_broker(settings=SMALL)
-    admin = AdminClient({"bootstrap.servers": server.bootstrap, "log_level": 0})
-    admin.create_topics([NewTopic(f"{root}.stored", num_partitions=1)])[f"{root}.stored"].result(20)
+    if not MQTT_PEER_COMMAND:
+        admin = AdminClient({"bootstrap.servers": server.bootstrap, "log_level": 0})
+        admin.create_topics([NewTopic(f"{root}.stored", num_partitions=1)])[f"{root}.stored"].result(20)
     publishers, subscribers = make_clients(server, root, chance)
     streams = [stream for one in publishers for stream in one.streams]
 
@@ -158,9 +162,10 @@ def test_kill_minus_nine_at_random(own_broker, topic, seed):
     for one in subscribers:
         found, repeats[one.name] = judge(one.name, granted_by(one), streams, one.came)
         faults += found
-    stored = read_topic(server.bootstrap, f"{root}.stored")
-    found, repeats["topic"] = judge("topic", lambda stream: 2 if stream.kind == "stored" else None, streams, stored)
-    faults += found
+    if not MQTT_PEER_COMMAND:
+        stored = read_topic(server.bootstrap, f"{root}.stored")
+        found, repeats["topic"] = judge("topic", lambda stream: 2 if stream.kind == "stored" else None, streams, stored)
+        faults += found
     for one in publishers + subscribers:
         faults += one.faults
     connections = {one.name: one.connections for one in publishers + subscribers}
