@@ -82,18 +82,9 @@ impl Connection {
             return Err(Full(publications));
         };
         let routes = self.routes.get_or_insert_with(|| self.router.cache());
-        let stores = self.publishing.take(tag, publications, routes.as_mut(), self.id);
-        if stores.is_empty() {
-            drop(charge);
-        } else {
-            let reply = ReplyTo::new(self.outbox.clone(), tag, charge);
-            if let Err(submitted) = self.inbox.push(Submitted { request: Request::Store(stores), reply }) {
-                submitted.reply.answer(Err(Refusal::Stopping)).wake();
-            }
-        }
+        self.publishing.take(tag, publications, routes.as_mut(), self.id, charge);
         let mut replies = Vec::new();
-        let view = &self.view;
-        self.publishing.show(&|partition, offset| place_of(&**view, partition, offset), &mut replies);
+        self.show(&mut replies);
         if !replies.is_empty() {
             replies.into_iter().for_each(|reply| self.outbox.push(reply));
             self.outbox.wake();
@@ -189,17 +180,28 @@ impl Connection {
             return events;
         }
         let mut out = Vec::with_capacity(events.len());
-        let view = &self.view;
         for event in events {
             match event {
                 Event::Reply { tag, result } => match self.publishing.answered(tag, result) {
-                    None => self.publishing.show(&|partition, offset| place_of(&**view, partition, offset), &mut out),
+                    None => self.show(&mut out),
                     Some(result) => out.push(Event::Reply { tag, result }),
                 },
                 event => out.push(event),
             }
         }
         out
+    }
+
+    /// Shows what may be shown, and has stored what may be stored.
+    fn show(&mut self, replies: &mut Vec<Event>) {
+        let view = &self.view;
+        self.publishing.show(&|partition, offset| place_of(&**view, partition, offset), replies);
+        while let Some((tag, stores, charge)) = self.publishing.next_stores() {
+            let reply = ReplyTo::new(self.outbox.clone(), tag, charge);
+            if let Err(submitted) = self.inbox.push(Submitted { request: Request::Store(stores), reply }) {
+                submitted.reply.answer(Err(Refusal::Stopping)).wake();
+            }
+        }
     }
 
     /// Ends the live subscriptions and waits until everything that was published is durable and shown, whoever is still there to hear.

@@ -83,6 +83,8 @@ pub struct Attached {
     pub attachment: Attachment,
     /// It was there before.
     pub found: bool,
+    /// Somebody was attached when the node stopped: what that one was doing nobody knows.
+    pub interrupted: bool,
     pub legs: Vec<Leg>,
     /// By number.
     pub notes: Vec<(u32, Bytes)>,

@@ -191,6 +191,13 @@ impl Charge {
         self.bytes
     }
 
+    /// Takes a part of the charge, at most all of it, for what is held apart from now on.
+    pub fn split(&mut self, bytes: usize) -> Charge {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        Charge { budget: self.budget.clone(), bytes }
+    }
+
     /// Makes the charge what is really held, more or less than it was.
     pub fn settle(&mut self, bytes: usize) {
         if bytes > self.bytes {

@@ -9,8 +9,8 @@ use firth_model::limits::JOINED_BYTES_MAX;
 use crate::answer::{Answer, Event, Published, Stored, Tag};
 use crate::cursors::Receipt;
 use crate::live::{RouteCache, Routes, Subscriber};
-use crate::message::LiveDelivery;
-use crate::message::Message;
+use crate::message::{LiveDelivery, Message};
+use crate::outbox::Charge;
 use crate::produced::LiveProduced;
 use crate::refusal::Refusal;
 use crate::request::Store;
@@ -29,7 +29,13 @@ pub struct Publication {
 pub(crate) struct Publishing {
     unshown: VecDeque<Unshown>,
     after: After,
+    /// Of a call that became several parts: the results of those that are done.
+    results: Vec<Result<Published, Refusal>>,
+    parts: u64,
 }
+
+/// Tags of parts of a call, which are not the session's.
+const PART: u64 = 1 << 63;
 
 /// The last guaranteed message that was stored and shown: what is not stored is shown behind it.
 #[derive(Default)]
@@ -51,10 +57,15 @@ impl After {
     }
 }
 
-/// What one call published.
+/// What one call published, or a part of it.
 struct Unshown {
     tag: Tag,
+    /// More of the same call follows.
+    goes_on: bool,
     items: Vec<Item>,
+    /// What the shard is still to be asked to store.
+    stores: Vec<Store>,
+    charge: Option<Charge>,
     /// `None`: the shard has not answered yet.
     stored: Option<Result<Vec<Result<Stored, Refusal>>, Refusal>>,
     /// The answer as it came, where the asker wants that.
@@ -69,37 +80,76 @@ struct Item {
     shown: bool,
 }
 
+impl Item {
+    /// It is shown live, without waiting for a disk, though others may store it too.
+    fn is_only_shown(&self) -> bool {
+        !self.message.guaranteed && !self.routes.live.is_empty()
+    }
+
+    /// It is shown when it is durable.
+    fn waits(&self) -> bool {
+        self.message.guaranteed && self.store.is_some()
+    }
+}
+
 impl Publishing {
     /// Whether everything was shown.
     pub fn is_settled(&self) -> bool {
         self.unshown.is_empty()
     }
 
-    /// Matches the messages and takes them in. Gives what is to be stored; if nothing is, all of it is shown by the next `show`.
-    pub fn take(&mut self, tag: Tag, publications: Vec<Publication>, routes: &mut dyn RouteCache, publisher: u64) -> Vec<Store> {
+    /// Matches the messages and takes them in. What is to be stored comes from `next_stores`; what is not is shown by the next `show`.
+    ///
+    /// A guaranteed message that follows one which is only shown live, and that in turn follows a guaranteed one, begins a part of its own:
+    /// who reads what is stored and gets the rest live could otherwise see it before.
+    pub fn take(&mut self, tag: Tag, publications: Vec<Publication>, routes: &mut dyn RouteCache, publisher: u64, mut charge: Charge) {
         let mut joining = Joining::default();
-        let mut items = Vec::with_capacity(publications.len());
+        let mut items: Vec<Item> = Vec::with_capacity(publications.len());
         for Publication { mut message, receipt } in publications {
             message.publisher = publisher;
             let routes = routes.routes(&message.subject);
             let captured = routes.captures.iter().any(|capture| message.guaranteed || !capture.stream.policy.hidden);
             let message = Arc::new(message);
-            let store = (captured || message.retain || receipt.is_some()).then(|| joining.add(&message, &routes, receipt));
+            let is_stored = captured || message.retain || receipt.is_some();
+            if is_stored && message.guaranteed && items.last().is_some_and(Item::is_only_shown) && items.iter().any(Item::waits) {
+                self.parts += 1;
+                let bytes = items.iter().map(|item| item.message.weight()).sum();
+                let (items, stores) = (std::mem::take(&mut items), std::mem::take(&mut joining).stores());
+                self.push(Tag(PART | self.parts), true, items, stores, charge.split(bytes));
+            }
+            let store = is_stored.then(|| joining.add(&message, &routes, receipt));
             if store.is_none() {
                 joining.part();
             }
             items.push(Item { message, routes, store, shown: false });
         }
-        let stores = joining.stores();
+        self.push(tag, false, items, joining.stores(), charge);
+    }
+
+    fn push(&mut self, tag: Tag, goes_on: bool, items: Vec<Item>, stores: Vec<Store>, charge: Charge) {
         let stored = stores.is_empty().then(|| Ok(Vec::new()));
-        self.unshown.push_back(Unshown { tag, items, stored, answer: None });
-        stores
+        let charge = (!stores.is_empty()).then_some(charge);
+        self.unshown.push_back(Unshown { tag, goes_on, items, stores, charge, stored, answer: None });
+    }
+
+    /// What the shard is to be asked next. Nothing while an earlier message that is only shown live waits to be.
+    pub fn next_stores(&mut self) -> Option<(Tag, Vec<Store>, Charge)> {
+        for unshown in &mut self.unshown {
+            if let Some(charge) = unshown.charge.take() {
+                return Some((unshown.tag, std::mem::take(&mut unshown.stores), charge));
+            }
+            if unshown.items.iter().any(|item| !item.shown && item.is_only_shown()) {
+                return None;
+            }
+        }
+        None
     }
 
     /// Messages that a `Request::Publish` with this tag holds, each with the place of its batch: shown when that is durable.
     pub fn watch(&mut self, tag: Tag, messages: Vec<LiveProduced>) {
         let item = |(at, message, routes)| Item { message, routes, store: Some(at), shown: false };
-        self.unshown.push_back(Unshown { tag, items: messages.into_iter().map(item).collect(), stored: None, answer: None });
+        let items = messages.into_iter().map(item).collect();
+        self.unshown.push_back(Unshown { tag, goes_on: false, items, stores: Vec::new(), charge: None, stored: None, answer: None });
     }
 
     /// The shard's answer. Gives it back if it is not the answer to a publish.
@@ -134,7 +184,13 @@ impl Publishing {
         while let Some(done) = self.unshown.pop_front_if(|unshown| is_done(unshown)) {
             let result = match (done.answer, done.stored) {
                 (Some(answer), _) => answer,
-                (None, Some(stored)) => Ok(Answer::Published(done.items.iter().map(|item| outcome(item, &stored)).collect())),
+                (None, Some(stored)) => {
+                    self.results.extend(done.items.iter().map(|item| outcome(item, &stored)));
+                    if done.goes_on {
+                        continue;
+                    }
+                    Ok(Answer::Published(std::mem::take(&mut self.results)))
+                }
                 (None, None) => Err(Refusal::Stopping),
             };
             events.push(Event::Reply { tag: done.tag, result });
@@ -210,6 +266,11 @@ fn outcome(item: &Item, stored: &Result<Vec<Result<Stored, Refusal>>, Refusal>) 
     }
 }
 
+/// Both go to the same subscribers, and behind the same.
+fn alike(one: &Item, other: &Item) -> bool {
+    Arc::ptr_eq(&one.routes, &other.routes) && one.waits() == other.waits()
+}
+
 impl Unshown {
     /// Shows the items in order up to the first that must be durable first and is not.
     fn show(&mut self, after: &mut After, position_of: PositionOf<'_>, woken: &mut Vec<Arc<Subscriber>>) {
@@ -224,8 +285,7 @@ impl Unshown {
         while let Some(first) = self.items.get(at) {
             let Some(visible) = may_show(first) else { break };
             // A run of one subject goes to each subscriber at once.
-            let run =
-                self.items[at..].iter().take_while(|item| Arc::ptr_eq(&item.routes, &first.routes) && may_show(item) == Some(visible));
+            let run = self.items[at..].iter().take_while(|item| alike(item, first) && may_show(item) == Some(visible));
             let end = at + run.count();
             if visible && !first.routes.live.is_empty() {
                 let after = after.position(position_of);
@@ -263,7 +323,7 @@ mod tests {
 
     use crate::live::{Capture, LiveRoute};
     use crate::message::Overflow;
-    use crate::outbox::Outbox;
+    use crate::outbox::{Budget, Outbox};
     use crate::streams::{Policy, StreamInfo};
 
     /// Everything goes to one subscriber; what begins with `kept` is captured.
@@ -298,20 +358,28 @@ mod tests {
         publishing: Publishing,
         routes: Fixed,
         outbox: Arc<Outbox>,
+        /// Tags that the shard was asked under.
+        asked: Vec<Tag>,
     }
 
     impl Rig {
         fn fresh(overflow: Overflow) -> Rig {
             let outbox = Arc::<Outbox>::default();
             let subscriber = Arc::new(Subscriber { id: 9, overflow, dropped: AtomicU64::new(0), outbox: outbox.clone() });
-            Rig { publishing: Publishing::default(), routes: Fixed { subscriber, known: Vec::new() }, outbox }
+            Rig { publishing: Publishing::default(), routes: Fixed { subscriber, known: Vec::new() }, outbox, asked: Vec::new() }
         }
 
         fn publish(&mut self, tag: u64, messages: &[(&str, bool)]) -> (Vec<Store>, Vec<u64>) {
             let publication = |(subject, guaranteed): &(&str, bool)| Publication { message: message(subject, *guaranteed), receipt: None };
             let publications = messages.iter().map(publication).collect();
-            let stores = self.publishing.take(Tag(tag), publications, &mut self.routes, 3);
-            (stores, self.show())
+            let charge = Budget::with_max(1 << 30).charge(1 << 20).expect("there is room");
+            self.publishing.take(Tag(tag), publications, &mut self.routes, 3, charge);
+            let shown = self.show();
+            let stores = std::iter::from_fn(|| self.publishing.next_stores()).flat_map(|(tag, stores, _)| {
+                self.asked.push(tag);
+                stores
+            });
+            (stores.collect(), shown)
         }
 
         fn show(&mut self) -> Vec<u64> {
@@ -372,19 +440,26 @@ mod tests {
         assert_eq!(rig.shown(), ["live/1", "live/2"]);
     }
 
-    /// Who reads what is stored and gets the rest live puts them in order by this.
+    /// Who reads what is stored and gets the rest live sees both in the order in which they were published.
     #[test]
-    fn what_is_not_stored_says_what_was_stored_before_it() {
+    fn what_is_stored_behind_what_is_not_waits_for_that() {
         let mut rig = Rig::fresh(Overflow::DropNewest);
-        let (stores, _) = rig.publish(1, &[("live/1", false), ("kept/1", true), ("live/1", false), ("kept/1", true), ("live/1", false)]);
-        assert_eq!(stores.len(), 2, "not joined: something came between");
+        let mixed = [("live/1", false), ("kept/1", true), ("live/1", false), ("kept/1", true), ("live/1", false)];
+        let (stores, replies) = rig.publish(1, &mixed);
+        assert_eq!((stores.len(), replies.len()), (1, 0), "the second is not asked for yet");
         let at = |offset| Ok(Stored { captures: 1, at: Some((PartitionId(1), Offset(offset))), ..Stored::default() });
-        rig.answer(1, vec![at(1), at(2)]);
-        rig.publish(2, &[("live/1", false)]);
+        let part = rig.asked[0].0;
+        assert_eq!(rig.answer(part, vec![at(1)]), [0; 0]);
+        let (tag, stores, _) = rig.publishing.next_stores().expect("now it is");
+        assert_eq!((tag, stores.len()), (Tag(1), 1));
+        let (stores, _) = rig.publish(2, &[("kept/1", true)]);
+        assert_eq!(stores.len(), 0, "behind what the first call has to show");
+        assert_eq!(rig.answer(1, vec![at(2)]), [1]);
+        assert!(rig.publishing.next_stores().is_some_and(|(tag, ..)| tag == Tag(2)));
         let live =
             rig.outbox.try_take().into_iter().flat_map(|event| if let Event::Live(live) = event { live } else { Default::default() });
         let after: Vec<u64> = live.filter(|delivery| !delivery.message.guaranteed).map(|delivery| delivery.after.0).collect();
-        assert_eq!(after, [0, 101, 102, 102]);
+        assert_eq!(after, [0, 101, 102]);
     }
 
     #[test]

@@ -109,9 +109,11 @@ impl Shard {
         let now = if self.ages_are_known() { self.now } else { Millis(i64::MIN) };
         let attaching = self.state.cursors.attaching(name, fresh, keep, now)?;
         self.roomy(!attaching.found)?;
+        let interrupted = attaching.found && self.state.cursors.get(attaching.cursor).is_some_and(|held| held.is_interrupted());
         attaching.effects.into_iter().for_each(|effect| self.put(effect));
         let attachment = self.state.cursors.attach(attaching.cursor).expect(JUST_PUT);
-        Ok(self.state.cursors.remembered(attachment, attaching.found).expect(JUST_PUT))
+        let attached = self.state.cursors.remembered(attachment, attaching.found).expect(JUST_PUT);
+        Ok(Attached { interrupted, ..attached })
     }
 
     fn bind(&mut self, attachment: Attachment, filter: &Filter, note: Bytes) -> Result<(Leg, bool), Refusal> {

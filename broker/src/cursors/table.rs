@@ -55,6 +55,11 @@ pub struct Cursors {
 }
 
 impl HeldCursor {
+    /// Whether somebody was attached when the node stopped, and nobody since.
+    pub fn is_interrupted(&self) -> bool {
+        self.detached.is_none() && self.generation == 0
+    }
+
     pub fn leg(&self, partition: PartitionId) -> Option<&HeldLeg> {
         self.legs.binary_search_by_key(&partition, |leg| leg.partition).ok().and_then(|at| self.legs.get(at))
     }
@@ -314,7 +319,7 @@ impl Cursors {
     pub(super) fn remembered(&self, attachment: Attachment, found: bool) -> Option<Attached> {
         let held = self.get(attachment.cursor)?;
         let legs = held.legs.iter().filter_map(|leg| self.leg(leg)).collect();
-        Some(Attached { attachment, found, legs, notes: notes(held).collect() })
+        Some(Attached { attachment, found, interrupted: false, legs, notes: notes(held).collect() })
     }
 
     /// The cursors whose name begins so. `bounds` says where a partition begins and ends.

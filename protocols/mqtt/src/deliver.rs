@@ -172,6 +172,13 @@ impl Session {
         true
     }
 
+    /// Whether a node that was stopped without a word may have sent the record to this client: DUP says that it might have
+    /// ([MQTT-3.3.1-1]).
+    fn may_have_been_sent(&self, source: Source) -> bool {
+        let durable = self.durable.as_ref().filter(|_| source.group == 0);
+        durable.and_then(|durable| durable.doubtful.get(&source.partition)).is_some_and(|end| source.offset < *end)
+    }
+
     /// Sends a message, for which there is room in the window.
     pub fn deliver(&mut self, parcel: Parcel<'_>) {
         let Parcel { message, grant, retain, source, again } = parcel;
@@ -188,7 +195,8 @@ impl Session {
             false => crate::codec::property::Properties::default(),
         };
         let payload = message.value.clone().unwrap_or_default();
-        let publish = Publish { dup: again.is_some(), qos, retain, topic, packet_id, properties, payload };
+        let doubtful = qos == QoS::AtLeastOnce && source.is_some_and(|source| self.may_have_been_sent(source));
+        let publish = Publish { dup: again.is_some() || doubtful, qos, retain, topic, packet_id, properties, payload };
         let marking = qos == QoS::ExactlyOnce && again.is_none() && source.is_some_and(|source| source.group == 0);
         if let Some(id) = packet_id {
             let stage = match qos {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use firth_gateway::answer::Answer;
 use firth_gateway::answer::Tag;
 use firth_gateway::connection::{Connection, Full};
-use firth_gateway::cursors::{CursorAnswer, CursorMove, Keep};
+use firth_gateway::cursors::{CursorAnswer, CursorMove, Keep, Settle, Settlement};
 use firth_gateway::door::Broker;
 use firth_gateway::request::Request;
 
@@ -17,6 +17,7 @@ use crate::fresh::is_fresh;
 use crate::node::Node;
 use crate::receive::is_reserved;
 use crate::registry::cursor_name;
+use crate::resume::WAITS_FOR_PUBACK;
 use crate::session::{Ending, NOTE_WILL, Session};
 use crate::wills::{delay_s, publish, publish_alone, will_message};
 
@@ -42,6 +43,9 @@ impl Session {
             biased;
             _ = self.wire.turn(false), if self.wire.has_unsent() => {}
             () = std::future::ready(()) => {}
+        }
+        if ending == Ending::Stopping {
+            self.mark_unacknowledged();
         }
         self.flush_settles();
         let delayed = self.leave_will(ending).await;
@@ -69,6 +73,16 @@ impl Session {
         }
         drop(seat);
         let _ = tokio::time::timeout(GOODBYE_TIME, wire.close()).await;
+    }
+
+    /// Remembers on disk which messages of QoS 1 wait for their PUBACK, and under which identifiers.
+    fn mark_unacknowledged(&mut self) {
+        let unacknowledged = self.window.unacknowledged();
+        let Some(durable) = &mut self.durable else { return };
+        durable.settles.extend(unacknowledged.into_iter().map(|(source, id)| {
+            let what = Settlement::Mark { offset: source.offset, tag: u32::from(id.get()), stage: WAITS_FOR_PUBACK };
+            Settle { partition: source.partition, what }
+        }));
     }
 
     /// Publishes the will, or gives it back with its delay. What a persistent session keeps of one that is done with goes.

@@ -52,7 +52,8 @@ impl Protocol for Mqtt {
             let mut stop = link.stop;
             let stream = match carrier {
                 Carrier::Plain => link.stream,
-                Carrier::WebSocket => websocket::accept(link.stream).await?,
+                // Boxed, for its size: most connections never see it.
+                Carrier::WebSocket => Box::pin(websocket::accept(link.stream)).await?,
             };
             // Boxed apart: a connection that is served holds nothing of how it began.
             let connecting = Box::pin(connect(node, broker, Wire::over(stream)));

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use firth_gateway::cursors::Attached;
 use firth_gateway::message::Overflow;
+use firth_model::ids::Offset;
 
 use crate::codec::packet::Packet;
 use crate::codec::qos::PacketId;
@@ -15,6 +16,8 @@ use crate::shares::RESUMED;
 use crate::subscriptions::Subscribed;
 use crate::window::{Source, Stage};
 
+/// A QoS 1 message waits for PUBACK: marked when the node stopped in order.
+pub const WAITS_FOR_PUBACK: u8 = 0;
 /// A QoS 2 message waits for PUBREC.
 const WAITS_FOR_PUBREC: u8 = 1;
 
@@ -31,6 +34,7 @@ impl Session {
             own: std::collections::VecDeque::new(),
             notes: HashSet::new(),
             closing: HashMap::new(),
+            doubtful: HashMap::new(),
         };
         let sent = self.node.registry.take_sent(&self.client.id);
         for (source, id) in sent.into_iter().filter(|_| !fresh) {
@@ -40,6 +44,13 @@ impl Session {
         let mut releases = Vec::new();
         for leg in &attached.legs {
             durable.legs.add(leg);
+            if attached.interrupted
+                && let Some(bounds) = self.broker.view().bounds(leg.partition)
+            {
+                durable
+                    .doubtful
+                    .insert(leg.partition, bounds.durable_end.min(Offset(leg.floor.0 + u64::from(self.node.settings.in_flight_max))));
+            }
             if leg.note == CLOSING_NOTE {
                 durable.legs.set_closing(leg.partition, true);
                 durable.closing.insert(leg.partition, leg.filter.clone());
@@ -50,7 +61,10 @@ impl Session {
             for mark in &leg.marks {
                 let Some(id) = u16::try_from(mark.tag).ok().and_then(PacketId::new) else { continue };
                 let source = Source { partition: leg.partition, offset: mark.offset, group: 0 };
-                if mark.stage == WAITS_FOR_PUBREC {
+                if mark.stage == WAITS_FOR_PUBACK {
+                    durable.handed.before.insert(source, Handed::Once(id.get()));
+                    self.window.reserve(id);
+                } else if mark.stage == WAITS_FOR_PUBREC {
                     durable.handed.before.insert(source, Handed::Marked(id.get()));
                     self.window.reserve(id);
                 } else {

@@ -69,6 +69,8 @@ pub struct Durable {
     /// Own publishes that will come back by a leg which does not want them: subject, time, bytes.
     pub own: VecDeque<(Subject, Millis, usize)>,
     pub notes: HashSet<u32>,
+    /// Records below these offsets may have been sent at QoS 1 before the node stopped without saying so.
+    pub doubtful: HashMap<PartitionId, Offset>,
     /// Legs whose subscription is over while something of them is in flight.
     pub closing: HashMap<PartitionId, Filter>,
 }
