@@ -1,8 +1,8 @@
 """Every ```console block of the README and the docs is run against a real server and must print what it shows.
 
 Lines that begin with `$ ` are commands, a command goes on after `\\`; the lines below are what it prints. `...` stands for any text in
-a line, a line of `...` for any lines. 127.0.0.1:9092 stands for the server under test. The blocks of a file run in order, in one
-directory, with `firth` and `kcat` on the path.
+a line, a line of `...` for any lines. 127.0.0.1:9092 stands for the server under test, and so does `127.0.0.1 -p 1883`. The blocks of a
+file run in order, in one directory, with `firth`, `kcat` and mosquitto's tools on the path.
 """
 
 import os
@@ -16,6 +16,7 @@ import server as servers
 FILES = [servers.ROOT / "README.md", *sorted((servers.ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 ADDRESS = "127.0.0.1:9092"
+MQTT_ADDRESS = "127.0.0.1 -p 1883"
 
 
 def steps(block):
@@ -54,7 +55,7 @@ def test_console_blocks(real_binary, make_server, tmp_path, file):
     blocks = blocks_of(file)
     if not blocks:
         return
-    server = make_server()
+    server = make_server(mqtt=True)
     server.start()
     tools = tmp_path / "bin"
     tools.mkdir()
@@ -66,10 +67,20 @@ def test_console_blocks(real_binary, make_server, tmp_path, file):
         kcat = had("kcat")
         (tools / "kcat").write_text(f"#!/bin/sh\nLD_LIBRARY_PATH={kcat['libraries']} exec {kcat['command']} \"$@\"\n")
         (tools / "kcat").chmod(0o755)
+    if any("mosquitto_" in block for block in blocks):
+        from conftest import had
+
+        mosquitto = had("mosquitto")
+        for name, command in (("pub", mosquitto["publish"]), ("sub", mosquitto["subscribe"])):
+            (tools / f"mosquitto_{name}").write_text(
+                f"#!/bin/sh\nLD_LIBRARY_PATH={mosquitto['libraries']} exec {command} \"$@\"\n"
+            )
+            (tools / f"mosquitto_{name}").chmod(0o755)
+    mqtt_address = f"127.0.0.1 -p {server.mqtt_port}"
     for block in blocks:
         for command, expected in steps(block):
             done = subprocess.run(
-                ["bash", "-c", command.replace(ADDRESS, server.bootstrap)],
+                ["bash", "-c", command.replace(ADDRESS, server.bootstrap).replace(MQTT_ADDRESS, mqtt_address)],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,

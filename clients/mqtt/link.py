@@ -234,6 +234,12 @@ class Client(Link):
             self.send(packets.ack("PUBCOMP", packet.packet_id))
         return packet
 
+    def retained_so_far(self):
+        """What was retained before this, at QoS 0 too, is in its place: a message retained with an answer is behind it."""
+        fence = f"fence/{uuid.uuid4().hex}"
+        self.publish(fence, b"fence", 1, retain=True)
+        self.publish(fence, b"", 1, retain=True)
+
     def receive_many(self, count):
         return [self.receive() for _ in range(count)]
 

@@ -96,7 +96,8 @@ def test_letters_stay_what_they_are(client, level, topic, letters):
     one.subscribe(f"{topic}/{letters}")
     for each in ("é", "e\u0301", "\U0001f980", "\ue000", "ﬀ", "A", "a"):
         one.publish(f"{topic}/{each}", qos=1)
-    assert [packet.topic for packet in one.settled()] == [f"{topic}/{letters}"]
+    assert one.receive().topic == f"{topic}/{letters}"
+    assert one.settled() == []
 
 
 @pytest.mark.parametrize("width", (2, 3, 4))

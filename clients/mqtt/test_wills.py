@@ -114,6 +114,7 @@ def test_retained_will(client, level, topic, qos):
     watcher.subscribe((topic, 2))
     client(level, will=Will(topic, b"kept", qos, retain=True)).drop()
     assert watcher.receive().retain is False
+    watcher.retained_so_far()
     one = client(level)
     one.subscribe((topic, 2))
     packet = one.receive()

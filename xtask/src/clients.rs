@@ -33,11 +33,35 @@ impl Choice {
 }
 
 /// Tests that measure start times and memory, or trace the process: nothing runs beside them.
-const ALONE: &[&str] = &["test_scale.py", "test_sync.py", "test_cli.py", "test_bad_input.py", "test_docs.py"];
+const ALONE: &[&str] = &["test_scale.py", "mqtt/test_scale.py", "test_sync.py", "test_cli.py", "test_bad_input.py", "test_docs.py"];
 /// Two lanes beside each other: one is busy killing and moving records, the other mostly waits for sessions and heartbeats.
-// (see below)
 const CRASH: &[&str] = &["test_crash.py", "test_checker.py", "test_tiered.py", "test_compaction.py", "test_tools.py"];
-const CONVERSE: &[&str] = &["test_matrix.py", "test_groups.py", "test_admin.py", "test_produce.py", "test_captures.py"];
+const CONVERSE: &[&str] = &[
+    "test_matrix.py",
+    "test_groups.py",
+    "test_admin.py",
+    "test_produce.py",
+    "test_captures.py",
+    "mqtt/test_clients.py",
+    "mqtt/test_connect.py",
+    "mqtt/test_crash.py",
+    "mqtt/test_crash_steps.py",
+    "mqtt/test_delivery.py",
+    "mqtt/test_flow.py",
+    "mqtt/test_format.py",
+    "mqtt/test_properties.py",
+    "mqtt/test_publish.py",
+    "mqtt/test_retained.py",
+    "mqtt/test_sessions.py",
+    "mqtt/test_shared.py",
+    "mqtt/test_subscribe.py",
+    "mqtt/test_table.py",
+    "mqtt/test_topics.py",
+    "mqtt/test_verdict.py",
+    "mqtt/test_websocket.py",
+    "mqtt/test_wills.py",
+    "mqtt/test_with_kafka.py",
+];
 
 /// The drills in their short form, part of every test run; memory and the large store take longer and want a quiet machine.
 const DRILLS: &[&str] = &["torture/test_disk_full.py", "torture/test_pause.py", "torture/test_clock.py", "torture/test_damage.py"];
@@ -86,7 +110,7 @@ fn without_lane() -> Vec<String> {
     let lanes = [ALONE, CRASH, CONVERSE, DRILLS, TORTURE].concat();
     let folder = root().join("clients");
     let mut lost = Vec::new();
-    for part in ["", "torture/"] {
+    for part in ["", "mqtt/", "torture/"] {
         let Ok(files) = std::fs::read_dir(folder.join(part)) else { continue };
         for name in files.filter_map(|file| file.ok()?.file_name().into_string().ok()) {
             let path = format!("{part}{name}");

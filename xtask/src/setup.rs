@@ -16,7 +16,7 @@ const KCAT_PACKAGES: &[&str] =
     &["kcat", "librdkafka1", "libyajl2", "libsasl2-2", "libsasl2-modules-db", "libdb5.3", "liblz4-1", "libzstd1"];
 /// Shows a process another time; nothing but the library is used.
 const FAKETIME_PACKAGES: &[&str] = &["libfaketime"];
-/// The broker, to prove the MQTT tests and to be measured against, and its two command line clients; with libraries a plain system may lack.
+/// The broker, which proves the MQTT tests, and its two command line clients; with libraries a plain system may lack.
 const MOSQUITTO_PACKAGES: &[&str] = &["mosquitto", "mosquitto-clients", "libmosquitto1", "libcjson1", "libdlt2", "libwrap0"];
 const STRACE_PACKAGES: &[&str] = &["strace", "libunwind8"];
 

@@ -24,7 +24,9 @@ const NO_WEBSOCKET: &[u8] =
 const PATH: &str = "/mqtt";
 /// [MQTT-6.0.0-3], and what clients of 3.1 ask for.
 const SUB_PROTOCOLS: [&str; 2] = ["mqtt", "mqttv3.1"];
-/// Written ahead of the socket by the library, at most this beyond one message.
+/// Of one message that is sent: a packet may go over several ([MQTT-6.0.0-2]).
+const MESSAGE_BYTES_MAX: usize = 256 << 10;
+/// Written ahead of the socket by the library; a message must fit.
 const WRITE_BYTES_MAX: usize = 1 << 20;
 
 /// Speaks WebSocket on a stream; gives what its binary messages carry as one stream of bytes ([MQTT-6.0.0-1], [MQTT-6.0.0-2]).
@@ -146,9 +148,10 @@ impl AsyncRead for Carried {
 impl AsyncWrite for Carried {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         ready!(Pin::new(&mut self.socket).poll_ready(context)).map_err(io::Error::other)?;
-        let message = Message::Binary(Bytes::copy_from_slice(bytes));
+        let count = bytes.len().min(MESSAGE_BYTES_MAX);
+        let message = Message::Binary(Bytes::copy_from_slice(&bytes[..count]));
         Pin::new(&mut self.socket).start_send(message).map_err(io::Error::other)?;
-        Poll::Ready(Ok(bytes.len()))
+        Poll::Ready(Ok(count))
     }
 
     /// One message of all: a peer gets few large ones.
@@ -156,7 +159,8 @@ impl AsyncWrite for Carried {
         ready!(Pin::new(&mut self.socket).poll_ready(context)).map_err(io::Error::other)?;
         let mut bytes = Vec::new();
         for chunk in chunks {
-            bytes.extend_from_slice(chunk);
+            let room = MESSAGE_BYTES_MAX - bytes.len();
+            bytes.extend_from_slice(&chunk[..chunk.len().min(room)]);
         }
         let count = bytes.len();
         Pin::new(&mut self.socket).start_send(Message::Binary(bytes.into())).map_err(io::Error::other)?;
