@@ -1,4 +1,4 @@
-//! Retained messages of QoS 0 that are shown and not stored yet.
+//! Retained messages of QoS 0 that are not stored yet.
 //!
 //! They are shown at once and stored a moment later. Who subscribes in between gets them from here, so that nobody sees a message and then
 //! does not find it.

@@ -95,6 +95,9 @@ impl Session {
             Ending::Lost | Ending::Refused(_) | Ending::TakenOver => true,
         };
         let delay_s = delay_s(&will, self.client.expiry_s);
+        // Who takes a session over that goes on takes the will back; who ends the session publishes it.
+        let goes_on = ending == Ending::TakenOver && self.client.expiry_s > 0;
+        let delay_s = if goes_on { delay_s.max(1) } else { delay_s };
         if wanted && delay_s > 0 && ending != Ending::Stopping {
             return Some((will, delay_s));
         }

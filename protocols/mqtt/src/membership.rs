@@ -1,4 +1,4 @@
-//! The groups a client is in, and what it has of them in flight.
+//! The groups a client is in, and what it holds of them.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -161,7 +161,7 @@ fn connacks() -> Vec<Golden> {
         (V5, "20 09 00 00 06 22000a 210014", Packet::ConnAck(ConnAck { properties: limits.into(), ..plain(false, ReasonCode::Success) })),
         (
             V5,
-            "20 2e 01 00 2b 11ffffffff 120002 'id' 13001e 1a0002 'ri' 1c0002 'sr' 1f0002 'ok' 2700000400 2401 2500 2800 2901 2a00",
+            "20 2e 01 00 2b 11ffffffff 13001e 1a0002 'ri' 1c0002 'sr' 1f0002 'ok' 120002 'id' 2700000400 2401 2500 2800 2901 2a00",
             Packet::ConnAck(ConnAck { properties: all.into(), ..plain(true, ReasonCode::Success) }),
         ),
     ]

@@ -255,7 +255,7 @@ impl PropertySet {
         Ok(())
     }
 
-    /// The list, in the order of the table but for three of CONNACK that brokers write in another.
+    /// The list, in the order of the table but for some of CONNACK that brokers write in another.
     fn write<S: Sink>(&self, sink: &mut S, extras: Extras) {
         byte(sink, 0x01, self.payload_is_text.map(u8::from));
         four(sink, 0x02, self.message_expiry_s);
@@ -267,7 +267,6 @@ impl PropertySet {
             sink.variable(identifier.get());
         }
         four(sink, 0x11, self.session_expiry_s);
-        text(sink, 0x12, &self.assigned_client_id);
         two(sink, 0x13, self.server_keep_alive_s);
         text(sink, 0x15, &self.authentication_method);
         binary(sink, 0x16, &self.authentication_data);
@@ -280,6 +279,7 @@ impl PropertySet {
             text(sink, 0x1F, &self.reason_string);
         }
         two(sink, 0x22, self.topic_alias_maximum);
+        text(sink, 0x12, &self.assigned_client_id);
         four(sink, 0x27, self.packet_bytes_max.map(NonZeroU32::get));
         two(sink, 0x21, self.receive_maximum.map(NonZeroU16::get));
         two(sink, 0x23, self.topic_alias.map(NonZeroU16::get));
