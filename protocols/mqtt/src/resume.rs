@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use firth_gateway::cursors::Attached;
+use firth_gateway::cursors::{Attached, Leg};
 use firth_gateway::message::Overflow;
 use firth_model::ids::Offset;
 
@@ -47,9 +47,8 @@ impl Session {
             if attached.interrupted
                 && let Some(bounds) = self.broker.view().bounds(leg.partition)
             {
-                durable
-                    .doubtful
-                    .insert(leg.partition, bounds.durable_end.min(Offset(leg.floor.0 + u64::from(self.node.settings.in_flight_max))));
+                let sent_up_to = Offset(leg.floor.0 + u64::from(self.node.settings.in_flight_max));
+                durable.doubtful.insert(leg.partition, bounds.durable_end.min(sent_up_to));
             }
             if leg.note == CLOSING_NOTE {
                 durable.legs.set_closing(leg.partition, true);
@@ -58,21 +57,7 @@ impl Session {
                 subscribed.leg = Some(leg.partition);
                 self.subscribe_again(subscribed);
             }
-            for mark in &leg.marks {
-                let Some(id) = u16::try_from(mark.tag).ok().and_then(PacketId::new) else { continue };
-                let source = Source { partition: leg.partition, offset: mark.offset, group: 0 };
-                if mark.stage == WAITS_FOR_PUBACK {
-                    durable.handed.before.insert(source, Handed::Once(id.get()));
-                    self.window.reserve(id);
-                } else if mark.stage == WAITS_FOR_PUBREC {
-                    durable.handed.before.insert(source, Handed::Marked(id.get()));
-                    self.window.reserve(id);
-                } else {
-                    durable.handed.before.insert(source, Handed::Received(id.get()));
-                    self.window.put(id, Stage::Released, Some(source));
-                    releases.push(id);
-                }
-            }
+            self.take_up_marks(&mut durable, leg, &mut releases);
         }
         for (number, note) in &attached.notes {
             match number & NOTE_KIND {
@@ -98,6 +83,26 @@ impl Session {
         let shared = self.subscriptions.all().filter(|(_, subscribed)| subscribed.shared);
         for (number, text) in shared.map(|(number, subscribed)| (number, subscribed.text.clone())).collect::<Vec<_>>() {
             self.join(&text, number, RESUMED);
+        }
+    }
+
+    /// What the records of one leg were handed out as; `releases` are those whose PUBREL has to go out.
+    fn take_up_marks(&mut self, durable: &mut Durable, leg: &Leg, releases: &mut Vec<PacketId>) {
+        for mark in &leg.marks {
+            let Some(id) = u16::try_from(mark.tag).ok().and_then(PacketId::new) else { continue };
+            let source = Source { partition: leg.partition, offset: mark.offset, group: 0 };
+            let handed = match mark.stage {
+                WAITS_FOR_PUBACK => Handed::Once(id.get()),
+                WAITS_FOR_PUBREC => Handed::Marked(id.get()),
+                _ => Handed::Received(id.get()),
+            };
+            if let Handed::Received(_) = handed {
+                self.window.put(id, Stage::Released, Some(source));
+                releases.push(id);
+            } else {
+                self.window.reserve(id);
+            }
+            durable.handed.before.insert(source, handed);
         }
     }
 
