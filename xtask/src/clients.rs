@@ -34,10 +34,29 @@ impl Choice {
 
 /// Tests that measure start times and memory, or trace the process: nothing runs beside them.
 const ALONE: &[&str] = &["test_scale.py", "test_sync.py", "test_cli.py", "test_bad_input.py", "test_docs.py"];
-/// Two lanes beside each other: one is busy killing and moving records, the other mostly waits for sessions and heartbeats.
-// (see below)
+/// Three lanes beside each other: one is busy killing and moving records, the others mostly wait, for sessions and heartbeats.
 const CRASH: &[&str] = &["test_crash.py", "test_checker.py", "test_tiered.py", "test_compaction.py", "test_tools.py"];
 const CONVERSE: &[&str] = &["test_matrix.py", "test_groups.py", "test_admin.py", "test_produce.py"];
+
+/// MQTT: raw packets, statement by statement, and foreign clients; it mostly waits for delays and expiries.
+const MQTT: &[&str] = &[
+    "mqtt/test_clients.py",
+    "mqtt/test_connect.py",
+    "mqtt/test_delivery.py",
+    "mqtt/test_flow.py",
+    "mqtt/test_format.py",
+    "mqtt/test_kill.py",
+    "mqtt/test_properties.py",
+    "mqtt/test_publish.py",
+    "mqtt/test_retained.py",
+    "mqtt/test_sessions.py",
+    "mqtt/test_shared.py",
+    "mqtt/test_subscribe.py",
+    "mqtt/test_table.py",
+    "mqtt/test_topics.py",
+    "mqtt/test_websocket.py",
+    "mqtt/test_wills.py",
+];
 
 /// The drills in their short form, part of every test run; memory and the large store take longer and want a quiet machine.
 const DRILLS: &[&str] = &["torture/test_disk_full.py", "torture/test_pause.py", "torture/test_clock.py", "torture/test_damage.py"];
@@ -78,15 +97,15 @@ pub fn build_and_run(report: &mut Report, choice: &Choice) {
     }
     run(report, &pytest("process", ALONE, choice));
     run(report, &pytest("drills", DRILLS, choice));
-    run_beside(report, &[pytest("kill -9", CRASH, choice), pytest("foreign clients", CONVERSE, choice)]);
+    run_beside(report, &[pytest("kill -9", CRASH, choice), pytest("foreign clients", CONVERSE, choice), pytest("mqtt", MQTT, choice)]);
 }
 
 /// Test files that no run would take.
 fn without_lane() -> Vec<String> {
-    let lanes = [ALONE, CRASH, CONVERSE, DRILLS, TORTURE].concat();
+    let lanes = [ALONE, CRASH, CONVERSE, MQTT, DRILLS, TORTURE].concat();
     let folder = root().join("clients");
     let mut lost = Vec::new();
-    for part in ["", "torture/"] {
+    for part in ["", "mqtt/", "torture/"] {
         let Ok(files) = std::fs::read_dir(folder.join(part)) else { continue };
         for name in files.filter_map(|file| file.ok()?.file_name().into_string().ok()) {
             let path = format!("{part}{name}");
@@ -99,7 +118,9 @@ fn without_lane() -> Vec<String> {
 }
 
 fn given_binary() -> bool {
-    ["FIRTH_BIN", "FIRTH_PEER_BOOTSTRAP", "FIRTH_PEER_COMMAND"].iter().any(|name| std::env::var_os(name).is_some())
+    ["FIRTH_BIN", "FIRTH_PEER_BOOTSTRAP", "FIRTH_PEER_COMMAND", "FIRTH_MQTT_PEER", "FIRTH_MQTT_PEER_COMMAND"]
+        .iter()
+        .any(|name| std::env::var_os(name).is_some())
 }
 
 fn pytest(name: &str, what: &[&str], choice: &Choice) -> Step {
@@ -110,9 +131,9 @@ fn pytest(name: &str, what: &[&str], choice: &Choice) -> Step {
     arguments.push(folder.join("pytest.ini").into());
     arguments.extend(["--rootdir".into(), folder.clone().into_os_string()]);
     if !what.iter().any(|word| word.ends_with(".py")) {
-        // The drills are found by name only: a plain run of the folder leaves them out. pytest drops a folder that lies in another one
-        // it is given, so what it may not enter is said anew.
-        arguments.extend(["-o".into(), "norecursedirs=node java mqtt".into(), folder.clone().into()]);
+        // MQTT and the drills are found by name only: a plain run of the folder leaves them out. pytest drops a folder that lies in
+        // another one it is given, so what it may not enter is said anew.
+        arguments.extend(["-o".into(), "norecursedirs=node java".into(), folder.clone().into()]);
     }
     arguments.extend(what.iter().map(place));
     let binary: PathBuf = match std::env::var_os("FIRTH_BIN") {
