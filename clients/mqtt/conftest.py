@@ -16,7 +16,7 @@ def pytest_configure(config):
     for line in (
         "v5(statements): normative statements of MQTT 5.0 that the test is for",
         "v3(statements): normative statements of MQTT 3.1.1 that the test is for",
-        "differs(who, why, level, always): another broker that is expected to fail the test",
+        "differs(who, why, level, always, run): another broker that is expected to fail the test",
     ):
         config.addinivalue_line("markers", line)
 
@@ -28,7 +28,7 @@ def pytest_collection_modifyitems(items):
             who, why = mark.args
             level = mark.kwargs["level"]
             if who == PEER_NAME and level in (None, params and params.params.get("level")):
-                item.add_marker(pytest.mark.xfail(reason=why, strict=mark.kwargs["always"]))
+                item.add_marker(pytest.mark.xfail(reason=why, strict=mark.kwargs["always"], run=mark.kwargs["run"]))
 
 
 def host_and_port(text):

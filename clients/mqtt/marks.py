@@ -13,6 +13,7 @@ def v3(*statements):
     return pytest.mark.v3(*statements)
 
 
-def differs(who, why, level=None, always=True):
-    """The test is right and the broker `who` is expected to fail it: at this level only if one is given, now and then if not `always`."""
-    return pytest.mark.differs(who, why, level=level, always=always)
+def differs(who, why, level=None, always=True, run=True):
+    """The test is right and the broker `who` is expected to fail it: at this level only if one is given, now and then if not `always`.
+    It is not even run there if not `run`."""
+    return pytest.mark.differs(who, why, level=level, always=always, run=run)

@@ -36,12 +36,10 @@ impl Choice {
 const ALONE: &[&str] = &["test_scale.py", "mqtt/test_scale.py", "test_sync.py", "test_cli.py", "test_bad_input.py", "test_docs.py"];
 /// Two lanes beside each other: one is busy killing and moving records, the other mostly waits for sessions and heartbeats.
 const CRASH: &[&str] = &["test_crash.py", "test_checker.py", "test_tiered.py", "test_compaction.py", "test_tools.py"];
-const CONVERSE: &[&str] = &[
-    "test_matrix.py",
-    "test_groups.py",
-    "test_admin.py",
-    "test_produce.py",
-    "test_captures.py",
+const CONVERSE: &[&str] = &["test_matrix.py", "test_groups.py", "test_admin.py", "test_produce.py", "test_captures.py"];
+
+/// MQTT: raw packets, statement by statement, and foreign clients. Some of it measures by the clock: nothing runs beside it.
+const MQTT: &[&str] = &[
     "mqtt/test_clients.py",
     "mqtt/test_connect.py",
     "mqtt/test_crash.py",
@@ -102,12 +100,13 @@ pub fn build_and_run(report: &mut Report, choice: &Choice) {
     }
     run(report, &pytest("process", ALONE, choice));
     run(report, &pytest("drills", DRILLS, choice));
+    run(report, &pytest("mqtt", MQTT, choice));
     run_beside(report, &[pytest("kill -9", CRASH, choice), pytest("foreign clients", CONVERSE, choice)]);
 }
 
 /// Test files that no run would take.
 fn without_lane() -> Vec<String> {
-    let lanes = [ALONE, CRASH, CONVERSE, DRILLS, TORTURE].concat();
+    let lanes = [ALONE, CRASH, CONVERSE, MQTT, DRILLS, TORTURE].concat();
     let folder = root().join("clients");
     let mut lost = Vec::new();
     for part in ["", "mqtt/", "torture/"] {
@@ -123,7 +122,9 @@ fn without_lane() -> Vec<String> {
 }
 
 fn given_binary() -> bool {
-    ["FIRTH_BIN", "FIRTH_PEER_BOOTSTRAP", "FIRTH_PEER_COMMAND"].iter().any(|name| std::env::var_os(name).is_some())
+    ["FIRTH_BIN", "FIRTH_PEER_BOOTSTRAP", "FIRTH_PEER_COMMAND", "FIRTH_MQTT_PEER", "FIRTH_MQTT_PEER_COMMAND"]
+        .iter()
+        .any(|name| std::env::var_os(name).is_some())
 }
 
 fn pytest(name: &str, what: &[&str], choice: &Choice) -> Step {
@@ -134,8 +135,9 @@ fn pytest(name: &str, what: &[&str], choice: &Choice) -> Step {
     arguments.push(folder.join("pytest.ini").into());
     arguments.extend(["--rootdir".into(), folder.clone().into_os_string()]);
     if !what.iter().any(|word| word.ends_with(".py")) {
-        // The drills are found by name only: a plain run of the folder leaves them out.
-        arguments.extend([folder.clone().into(), folder.join("torture").into()]);
+        // MQTT and the drills are found by name only: a plain run of the folder leaves them out. pytest drops a folder that lies in
+        // another one it is given, so what it may not enter is said anew.
+        arguments.extend(["-o".into(), "norecursedirs=node java".into(), folder.clone().into()]);
     }
     arguments.extend(what.iter().map(place));
     let binary: PathBuf = match std::env::var_os("FIRTH_BIN") {
