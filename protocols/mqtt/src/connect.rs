@@ -45,7 +45,7 @@ struct Refused {
 }
 
 /// Reads CONNECT and answers it. `None`: the client was refused or did not come to the point, and is gone.
-pub async fn connect(node: Arc<Node>, broker: Broker, mut wire: Wire) -> Result<Option<Session>, LinkEnd> {
+pub async fn connect(node: Arc<Node>, broker: Broker, mut wire: Wire) -> Result<Option<Box<Session>>, LinkEnd> {
     let waiting = tokio::time::timeout(Duration::from_millis(MQTT_CONNECT_MS), read_connect(&mut wire));
     let connect = match waiting.await {
         Ok(Ok(Some(connect))) => connect,
@@ -61,7 +61,7 @@ pub async fn connect(node: Arc<Node>, broker: Broker, mut wire: Wire) -> Result<
     };
     let version = connect.version;
     match welcome(node, broker, &mut wire, connect).await {
-        Ok(ready) => Ok(Some(ready.into_session(wire))),
+        Ok(ready) => Ok(Some(Box::new(ready.into_session(wire)))),
         Err(reason) => {
             refuse(&mut wire, Refused { version, reason }).await;
             Err(LinkEnd::Malformed { at_byte: 0, what: reason.name() })
@@ -187,7 +187,6 @@ async fn attach(node: &Node, connection: &mut Connection, client: &Client, conne
             connection.call(Request::Cursor(Box::new(CursorMove::Drop { name }))).await.map(drop).or_else(none_was_there)?;
             node.groups.forget_session(&client.id);
             node.registry.dropped(&client.id);
-            node.registry.take_sent(&client.id);
         }
         return Ok(None);
     }
@@ -227,7 +226,7 @@ impl Ready {
         session.will = connect.will.map(Box::new);
         session.send(&Packet::ConnAck(connack));
         if let Some(attached) = attached {
-            session.resume(attached, connect.clean_start);
+            session.resume(attached);
         }
         session
     }

@@ -50,8 +50,14 @@ impl Session {
             if let Some(durable) = &mut self.durable
                 && !durable.legs.is_empty()
             {
+                let looked_again = durable.legs.is_due(after);
                 if !durable.legs.fill(&*view, after) {
                     return;
+                }
+                if looked_again {
+                    // What was published live before a record that was found just now is there by now, and may go first.
+                    self.take_events();
+                    continue;
                 }
                 let next = durable.legs.peek();
                 if next.is_some_and(|position| after.is_none_or(|after| position <= after)) {

@@ -44,9 +44,7 @@ impl Session {
             _ = self.wire.turn(false), if self.wire.has_unsent() => {}
             () = std::future::ready(()) => {}
         }
-        if ending == Ending::Stopping {
-            self.mark_unacknowledged();
-        }
+        self.mark_unacknowledged();
         self.flush_settles();
         let delayed = self.leave_will(ending).await;
         for (tag, request) in std::mem::take(&mut self.held) {
@@ -59,8 +57,6 @@ impl Session {
             insist(&mut self.connection, Tag(u64::MAX), Request::Cursor(Box::new(detach))).await;
             if expiry_s == 0 {
                 self.node.registry.dropped(&self.client.id);
-            } else {
-                self.node.registry.keep_sent(&self.client.id, self.window.unacknowledged());
             }
         }
         let Session { node, broker, client, seat, mut wire, connection, inbound, .. } = *self;
@@ -78,7 +74,7 @@ impl Session {
     /// Remembers on disk which messages of QoS 1 wait for their PUBACK, and under which identifiers.
     fn mark_unacknowledged(&mut self) {
         let unacknowledged = self.window.unacknowledged();
-        let Some(durable) = &mut self.durable else { return };
+        let Some(durable) = self.durable.as_mut().filter(|_| self.client.expiry_s > 0) else { return };
         durable.settles.extend(unacknowledged.into_iter().map(|(source, id)| {
             let what = Settlement::Mark { offset: source.offset, tag: u32::from(id.get()), stage: WAITS_FOR_PUBACK };
             Settle { partition: source.partition, what }

@@ -112,13 +112,18 @@ impl Legs {
         self.stale = true;
     }
 
+    /// Whether `fill` would look for records.
+    pub fn is_due(&self, up_to: Option<Position>) -> bool {
+        self.stale || up_to.is_some_and(|up_to| up_to > self.filled_to)
+    }
+
     /// Everything that lies at or before `up_to` and that is not yet delivered is in memory after this. False: a read from disk has to end
     /// first, see [`Legs::read_cold`].
     pub fn fill(&mut self, view: &dyn LogView, up_to: Option<Position>) -> bool {
         if self.cold.is_some() {
             return false;
         }
-        if !self.stale && up_to.is_none_or(|up_to| up_to <= self.filled_to) {
+        if !self.is_due(up_to) {
             return true;
         }
         let shown = view.shown();

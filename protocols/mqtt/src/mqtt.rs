@@ -62,7 +62,7 @@ impl Protocol for Mqtt {
                 () = stop.stopped() => return Err(LinkEnd::Stopping),
             };
             match session {
-                Some(session) => Box::pin(Box::new(session).run(stop)).await,
+                Some(session) => Box::pin(session.run(stop)).await,
                 None => Ok(()),
             }
         })

@@ -9,9 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use tokio::sync::{Notify, Semaphore};
 
-use crate::codec::qos::PacketId;
 use crate::codec::text::Text;
-use crate::window::Source;
 
 /// All clients of a node.
 #[derive(Default)]
@@ -22,8 +20,6 @@ pub struct Registry {
 #[derive(Default)]
 struct State {
     seats: HashMap<Text, Arc<Chair>>,
-    /// Packet identifiers of what persistent sessions that are not connected were sent.
-    sent: HashMap<Text, Vec<(Source, PacketId)>>,
     /// Persistent sessions; `None` until the broker said which there are.
     kept: Option<HashSet<Text>>,
 }
@@ -75,17 +71,6 @@ impl Registry {
 
     pub fn connected(&self) -> usize {
         self.lock().seats.len()
-    }
-
-    /// What a session's last connection was sent and did not acknowledge; forgotten with this.
-    pub fn take_sent(&self, id: &Text) -> Vec<(Source, PacketId)> {
-        self.lock().sent.remove(id).unwrap_or_default()
-    }
-
-    pub fn keep_sent(&self, id: &Text, sent: Vec<(Source, PacketId)>) {
-        if !sent.is_empty() {
-            self.lock().sent.insert(id.clone(), sent);
-        }
     }
 
     /// These sessions are there from before the node started.

@@ -16,7 +16,7 @@ use crate::shares::RESUMED;
 use crate::subscriptions::Subscribed;
 use crate::window::{Source, Stage};
 
-/// A QoS 1 message waits for PUBACK: marked when the node stopped in order.
+/// A QoS 1 message waits for PUBACK: marked when its connection ended.
 pub const WAITS_FOR_PUBACK: u8 = 0;
 /// A QoS 2 message waits for PUBREC.
 const WAITS_FOR_PUBREC: u8 = 1;
@@ -24,7 +24,7 @@ const WAITS_FOR_PUBREC: u8 = 1;
 impl Session {
     /// Takes up what the session's cursor remembers: subscriptions, incoming identifiers, messages in flight. PUBRELs go out again at once,
     /// in the order of their messages; the rest is read again by the legs.
-    pub fn resume(&mut self, attached: Attached, fresh: bool) {
+    pub fn resume(&mut self, attached: Attached) {
         let mut durable = Durable {
             attachment: attached.attachment,
             legs: Legs::default(),
@@ -36,11 +36,6 @@ impl Session {
             closing: HashMap::new(),
             doubtful: HashMap::new(),
         };
-        let sent = self.node.registry.take_sent(&self.client.id);
-        for (source, id) in sent.into_iter().filter(|_| !fresh) {
-            durable.handed.before.insert(source, Handed::Once(id.get()));
-            self.window.reserve(id);
-        }
         let mut releases = Vec::new();
         for leg in &attached.legs {
             durable.legs.add(leg);

@@ -21,7 +21,8 @@ impl Session {
             }
             self.wait(&mut stop).await;
         };
-        self.leave(ending).await;
+        // Boxed, for its size: most of its life a connection is not at its end.
+        Box::pin(self.leave(ending)).await;
         match ending {
             Ending::Stopping => Err(LinkEnd::Stopping),
             Ending::Refused(reason) => Err(LinkEnd::Malformed { at_byte: 0, what: reason.name() }),
@@ -29,11 +30,15 @@ impl Session {
         }
     }
 
-    /// Everything that can be done without waiting.
-    fn work(&mut self) {
+    pub fn take_events(&mut self) {
         for event in self.connection.try_events() {
             self.event(event);
         }
+    }
+
+    /// Everything that can be done without waiting.
+    fn work(&mut self) {
+        self.take_events();
         self.hear_groups();
         if !self.wire.received.is_empty() && self.may_read() {
             self.decode();
