@@ -134,11 +134,15 @@ impl Publishing {
 
     /// What the shard is to be asked next. Nothing while an earlier message that is only shown live waits to be.
     pub fn next_stores(&mut self) -> Option<(Tag, Vec<Store>, Charge)> {
+        let is_pending = |item: &Item| !item.shown && item.is_only_shown();
         for unshown in &mut self.unshown {
+            if unshown.items.iter().take_while(|item| !item.waits()).any(is_pending) {
+                return None;
+            }
             if let Some(charge) = unshown.charge.take() {
                 return Some((unshown.tag, std::mem::take(&mut unshown.stores), charge));
             }
-            if unshown.items.iter().any(|item| !item.shown && item.is_only_shown()) {
+            if unshown.items.iter().any(is_pending) {
                 return None;
             }
         }

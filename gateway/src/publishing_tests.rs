@@ -144,9 +144,13 @@ fn what_is_stored_behind_what_is_not_waits_for_that() {
     assert_eq!(stores.len(), 0, "behind what the first call has to show");
     assert_eq!(rig.answer(1, vec![at(2)]), [1]);
     assert!(rig.publishing.next_stores().is_some_and(|(tag, ..)| tag == Tag(2)));
+    let (stores, _) = rig.publish(3, &[("live/1", false), ("kept/1", true)]);
+    assert_eq!(stores.len(), 0, "its own first waits behind the second call's");
+    assert_eq!(rig.answer(2, vec![at(3)]), [2]);
+    assert!(rig.publishing.next_stores().is_some_and(|(tag, ..)| tag == Tag(3)));
     let live = rig.outbox.try_take().into_iter().flat_map(|event| if let Event::Live(live) = event { live } else { Default::default() });
     let after: Vec<u64> = live.filter(|delivery| !delivery.message.guaranteed).map(|delivery| delivery.after.0).collect();
-    assert_eq!(after, [0, 101, 102]);
+    assert_eq!(after, [0, 101, 102, 103]);
 }
 
 #[test]
