@@ -22,14 +22,14 @@ use bytes::Bytes;
 
 use firth_gateway::streams::{Policy, StreamInfo, TimeSource};
 use firth_journal::entry::Entry;
-use firth_model::filter::{Filter, Reserved};
+use firth_model::filter::Filter;
 use firth_model::ids::{Offset, PartitionId, ProducerId, StreamId};
 use firth_model::names::StreamName;
 use firth_model::removed::RunSet;
 
 use crate::cursors::state::CursorEffect;
 use crate::groups::state::GroupEffect;
-use crate::layout::{Reader, StateDamage, Writer, begin_value, open_value};
+use crate::layout::{Reader, StateDamage, Writer, begin_value, open_value, reserved_number, reserved_of_number};
 use crate::removals::{self, Expiring, decode_expiring, encode_expiring};
 use crate::replaced::{self, Replaced};
 
@@ -292,23 +292,6 @@ fn read_policy(layout: u8, from: &mut Reader<'_>) -> Result<Policy, StateDamage>
     Ok(policy)
 }
 
-pub fn reserved_number(reserved: Reserved) -> u8 {
-    match reserved {
-        Reserved::Matched => 0,
-        Reserved::DollarHidden => 1,
-        Reserved::Hidden => 2,
-    }
-}
-
-pub fn reserved_of_number(number: u8) -> Result<Reserved, StateDamage> {
-    match number {
-        0 => Ok(Reserved::Matched),
-        1 => Ok(Reserved::DollarHidden),
-        2 => Ok(Reserved::Hidden),
-        _ => Err(StateDamage { what: "rule of a filter" }),
-    }
-}
-
 fn encode_settings(settings: &BTreeMap<String, String>) -> Bytes {
     let mut out = begin_value();
     write_settings(&mut out, settings);
@@ -338,6 +321,7 @@ fn read_settings(from: &mut Reader<'_>) -> Result<BTreeMap<String, String>, Stat
 #[cfg(test)]
 mod tests {
     use super::*;
+    use firth_model::filter::Reserved;
 
     fn sample() -> StreamInfo {
         StreamInfo {

@@ -4,6 +4,8 @@
 
 use bytes::Bytes;
 
+use firth_model::filter::Reserved;
+
 /// Stored state that cannot be read: damage that its checksum did not show, or a newer version's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("stored state cannot be read: {what}")]
@@ -169,4 +171,22 @@ pub fn begin_value() -> Writer {
     let mut out = Writer::default();
     out.u8(VALUE_VERSION);
     out
+}
+
+/// A filter's rule for reserved subjects, as it is stored.
+pub fn reserved_number(reserved: Reserved) -> u8 {
+    match reserved {
+        Reserved::Matched => 0,
+        Reserved::DollarHidden => 1,
+        Reserved::Hidden => 2,
+    }
+}
+
+pub fn reserved_of_number(number: u8) -> Result<Reserved, StateDamage> {
+    match number {
+        0 => Ok(Reserved::Matched),
+        1 => Ok(Reserved::DollarHidden),
+        2 => Ok(Reserved::Hidden),
+        _ => Err(StateDamage { what: "rule of a filter" }),
+    }
 }

@@ -8,6 +8,7 @@ use firth_gateway::refusal::Refusal;
 use firth_gateway::request::Store;
 use firth_gateway::stored;
 use firth_gateway::streams::Policy;
+use firth_journal::entry::Entry;
 use firth_model::batch::Batch;
 use firth_model::ids::{Lsn, Offset, PartitionId};
 use firth_model::limits::{EXPIRING_RECORDS_MAX, REQUEST_BYTES_MAX};
@@ -51,11 +52,15 @@ impl Shard {
         let captures = u32::try_from(placement.captured.len()).unwrap_or(u32::MAX);
         let batches = placement.captured.iter().map(|id| (*id, &store.batch));
         let batches: Vec<_> = batches.chain(placement.retained.iter().map(|(id, batch)| (*id, batch))).collect();
-        self.decide_all(&batches, message)?;
+        let decided = self.decide_all(&batches, message)?;
         let queued = self.queued();
         let mut stored_at = None;
-        for (partition, batch) in batches {
-            stored_at = Some((partition, self.append_decided(partition, batch, message)));
+        for ((partition, batch), (base, entry)) in batches.into_iter().zip(decided) {
+            self.append_batch(partition, &batch.header, base, entry);
+            if let Some(expires) = message.expires {
+                self.emit(&Effect::Expire { partition, base, expiring: vec![(0, expires)] });
+            }
+            stored_at = Some((partition, base));
             *upto = self.last;
         }
         if message.retain {
@@ -121,37 +126,26 @@ impl Shard {
         info.partitions.first().copied().ok_or(Refusal::NotFound)
     }
 
-    /// Whether all of them take it. Changes nothing but what may still be added in this turn.
-    fn decide_all(&mut self, batches: &[(PartitionId, &Batch)], message: &Message) -> Result<(), Refusal> {
+    /// Where each of them goes and its entry, or why all of it goes nowhere. Changes nothing but what may still be added in this turn.
+    fn decide_all(&mut self, batches: &[(PartitionId, &Batch)], message: &Message) -> Result<Vec<(Offset, Entry)>, Refusal> {
         if message.expires.is_some() && self.state.expiries.records() + batches.len() > EXPIRING_RECORDS_MAX {
             return Err(Refusal::Overloaded);
         }
         let mut room = self.room_bytes;
+        let mut decided = Vec::with_capacity(batches.len());
         for (partition, batch) in batches {
             let held = self.state.partitions.get(partition).ok_or(Refusal::NotFound)?;
-            held.decide(batch)?;
-            let bytes = held.entry(batch, held.next).bytes();
+            let (Decision::Append { base_offset } | Decision::Repeated { base_offset }) = held.decide(batch)?;
+            let entry = held.entry(batch, base_offset);
+            let bytes = entry.bytes();
             if bytes > self.entry_bytes_max {
                 return Err(Refusal::TooLarge { bytes: bytes as u64, bytes_max: self.entry_bytes_max as u64 });
             }
             room = room.checked_sub(bytes as u64).ok_or(Refusal::StorageFull)?;
+            decided.push((base_offset, entry));
         }
         self.room_bytes = room;
-        Ok(())
-    }
-
-    fn append_decided(&mut self, partition: PartitionId, batch: &Batch, message: &Message) -> Offset {
-        let held = self.state.partitions.get(&partition).expect("it was there when it was decided");
-        let base_offset = match held.decide(batch) {
-            Ok(Decision::Append { base_offset } | Decision::Repeated { base_offset }) => base_offset,
-            Err(_) => held.next,
-        };
-        let entry = held.entry(batch, base_offset);
-        self.append_batch(partition, &batch.header, base_offset, entry);
-        if let Some(expires) = message.expires {
-            self.emit(&Effect::Expire { partition, base: base_offset, expiring: vec![(0, expires)] });
-        }
-        base_offset
+        Ok(decided)
     }
 }
 

@@ -20,12 +20,12 @@
 use bytes::Bytes;
 
 use firth_gateway::cursors::{CursorId, Keep, Mark};
-use firth_model::filter::{Filter, Reserved};
+use firth_model::filter::Filter;
 use firth_model::ids::{Offset, PartitionId, Position};
 use firth_model::removed::RunSet;
 use firth_model::time::Millis;
 
-use crate::layout::{Reader, StateDamage, Writer, begin_value, open_value};
+use crate::layout::{Reader, StateDamage, Writer, begin_value, open_value, reserved_number, reserved_of_number};
 
 const CURSOR: u8 = 0x20;
 const LEG: u8 = 0x21;
@@ -218,22 +218,13 @@ fn decode_cursor(value: &[u8]) -> Result<CursorRecord, StateDamage> {
 }
 
 fn encode_leg(leg: &LegRecord) -> Bytes {
-    let reserved = match leg.filter.reserved() {
-        Reserved::Matched => 0,
-        Reserved::DollarHidden => 1,
-        Reserved::Hidden => 2,
-    };
+    let reserved = reserved_number(leg.filter.reserved());
     begin_value().u8(reserved).u64(leg.bound_at.0).u64(leg.floor.0).bytes(leg.filter.as_bytes()).bytes(&leg.note).done()
 }
 
 fn decode_leg(value: &[u8]) -> Result<LegRecord, StateDamage> {
     let mut from = open_value(value)?;
-    let reserved = match from.u8()? {
-        0 => Reserved::Matched,
-        1 => Reserved::DollarHidden,
-        2 => Reserved::Hidden,
-        _ => return Err(StateDamage { what: "a filter's rule for reserved subjects" }),
-    };
+    let reserved = reserved_of_number(from.u8()?)?;
     let (bound_at, floor) = (Position(from.u64()?), Offset(from.u64()?));
     let text = Bytes::copy_from_slice(from.bytes()?);
     let filter = Filter::from_text(text).map_err(|_| StateDamage { what: "filter of a leg" })?.with_reserved(reserved);
@@ -301,6 +292,7 @@ fn decode_settled(value: &[u8]) -> Result<(Offset, RunSet), StateDamage> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use firth_model::filter::Reserved;
 
     const CURSOR_7: CursorId = CursorId(7);
     const PARTITION_258: PartitionId = PartitionId(258);
