@@ -71,7 +71,7 @@ impl Session {
     fn take_in(&mut self, publish: Publish, subject: Subject, receipt: Option<Receipt>) {
         let Publish { qos, retain, properties, payload, .. } = publish;
         let outline = Outline { subject, qos, retain, properties: &properties, payload };
-        let message = message(outline, self.broker.now());
+        let message = message(outline, self.now);
         if let Some(durable) = &mut self.durable
             && message.guaranteed
             && self.subscriptions.keeps_own_out(&message.subject)

@@ -24,8 +24,9 @@ struct State {
     kept: Option<HashSet<Text>>,
 }
 
+/// What a connection sits on.
 #[derive(Debug)]
-struct Chair {
+pub struct Chair {
     evicted: AtomicBool,
     bell: Notify,
     /// Closed when its connection is gone.
@@ -96,16 +97,26 @@ impl Registry {
     }
 }
 
-impl Seat {
+impl Chair {
     /// Resolves when another connection takes the identifier over.
     pub async fn evicted(&self) {
         while !self.is_evicted() {
-            self.chair.bell.notified().await;
+            self.bell.notified().await;
         }
     }
 
+    fn is_evicted(&self) -> bool {
+        self.evicted.load(Ordering::Acquire)
+    }
+}
+
+impl Seat {
+    pub fn chair(&self) -> Arc<Chair> {
+        self.chair.clone()
+    }
+
     pub fn is_evicted(&self) -> bool {
-        self.chair.evicted.load(Ordering::Acquire)
+        self.chair.is_evicted()
     }
 }
 
@@ -150,13 +161,13 @@ mod tests {
         let first = registry.claim(Text::fixed("a")).await;
         let (other, third) = (registry.clone(), registry.clone());
         let second = tokio::spawn(async move { other.claim(Text::fixed("a")).await });
-        first.evicted().await;
+        first.chair().evicted().await;
         assert!(!second.is_finished());
         let third = tokio::spawn(async move { third.claim(Text::fixed("a")).await });
         tokio::task::yield_now().await;
         drop(first);
         let second = second.await.expect("seated");
-        second.evicted().await;
+        second.chair().evicted().await;
         assert!(!third.is_finished(), "the second is not gone");
         drop(second);
         let third = third.await.expect("seated");

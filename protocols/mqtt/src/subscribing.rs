@@ -243,7 +243,7 @@ impl Session {
             for message in fresh.into_iter().filter(|message| message.value.is_some()) {
                 self.replays.add_ready(number, message);
             }
-            for message in sys::values(&self.node, self.broker.now()) {
+            for message in sys::values(&self.node, self.now) {
                 if filter.matches(&message.subject) {
                     self.replays.add_ready(number, Arc::new(message));
                 }
