@@ -140,6 +140,7 @@ impl Shard {
             parts.view.routing.put(info);
             parts.view.show_stream(info.clone());
         }
+        parts.view.lasts.load(std::mem::take(&mut state.lasts));
         parts.view.show_all_retained(&state.retained, state.catalog.by_name(RETAINED_STREAM));
         let newest = state.partitions.values().filter_map(|held| held.view.index().rows().back().map(|row| row.position));
         parts.view.show_to(newest.max().map_or(Position(0), |at| Position(at.0 + 1)));
@@ -177,6 +178,11 @@ impl Shard {
             touched: Vec::new(),
             entry_bytes_max: parts.entry_bytes_max,
         }
+    }
+
+    /// What the next checkpoint is to hold of last values: it is found again by reading, so the journal does not.
+    pub fn remember_lasts(&mut self, changes: Vec<(bytes::Bytes, Option<bytes::Bytes>)>) {
+        changes.into_iter().for_each(|(key, value)| self.state.touch(key, value));
     }
 
     pub fn state(&self) -> &State {

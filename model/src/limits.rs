@@ -96,6 +96,12 @@ pub const MQTT_SUBSCRIPTIONS_MAX: usize = 100_000;
 pub const MQTT_LEG_READ_BYTES: u32 = 64 << 10;
 /// Retained messages that one round of an MQTT subscription reads.
 pub const MQTT_RETAINED_ROUND: usize = 64;
+/// Last values of streams that one look for a subscription visits: it holds off who finds new ones.
+pub const LAST_VALUES_LOOK: usize = 8_192;
+/// Last values that a node offers, over all streams: about 150 bytes of memory each, and the text of the subject.
+pub const LAST_VALUES_MAX: usize = 2_000_000;
+/// Bytes of a partition that are read at once to find its last values.
+pub const LAST_VALUES_READ_BYTES: u32 = 1 << 20;
 /// Queue cursors of a node: their state lies in memory.
 pub const CURSORS_MAX: usize = 1_000_000;
 /// Bytes of a cursor's name: the longest client id of MQTT behind a protocol's prefix.

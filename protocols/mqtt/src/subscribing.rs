@@ -236,10 +236,8 @@ impl Session {
             let filter = subscribed.filter.clone();
             // What is stored between the two looks is in both, and the fresh one wins.
             let fresh = self.node.fresh.matching(&filter);
-            let stored = self.broker.view().retained(&filter);
-            if let Some((partition, offsets)) = stored {
-                self.replays.add(number, partition, offsets, fresh.iter().map(|message| message.subject.clone()).collect());
-            }
+            let newer = fresh.iter().map(|message| message.subject.clone()).collect();
+            self.replays.add(number, &filter, &**self.broker.view(), newer);
             for message in fresh.into_iter().filter(|message| message.value.is_some()) {
                 self.replays.add_ready(number, message);
             }
