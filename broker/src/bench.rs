@@ -29,6 +29,7 @@ use firth_model::time::Millis;
 
 use crate::archiver::Job;
 use crate::archiving::ArchiveSettings;
+use crate::cursors::limits::QueueLimits;
 use crate::groups::GroupSettings;
 use crate::read_behind::Sources;
 use crate::recovery::recover;
@@ -112,6 +113,7 @@ impl Rig {
                 move || u128::from_le_bytes(dice.sixteen())
             }),
             group_settings: GroupSettings::default(),
+            queue_limits: QueueLimits::default(),
             last: recovered.opened.last_lsn,
             open_extent: recovered.open_extent,
             entry_bytes_max: 1 << 20,

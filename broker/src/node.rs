@@ -26,6 +26,7 @@ use firth_model::time::Clock;
 use crate::archiver::{Archiver, Job, Outcome};
 use crate::archiving::ArchiveSettings;
 use crate::clock_watch::ClockWatch;
+use crate::cursors::limits::QueueLimits;
 use crate::groups::GroupSettings;
 use crate::lasts::thread::FollowerThread;
 use crate::read_behind::Sources;
@@ -51,6 +52,7 @@ pub struct NodeParts {
     pub segment_dice: Box<dyn FnMut() -> u128 + Send>,
     pub info: NodeInfo,
     pub groups: GroupSettings,
+    pub queues: QueueLimits,
     pub memory: Shares,
 }
 
@@ -108,6 +110,7 @@ impl Node {
             checkpointer: Box::new(checkpointer),
             dice: parts.dice,
             group_settings: parts.groups,
+            queue_limits: parts.queues,
             last: opened.last_lsn,
             open_extent,
             now: (parts.clock)(),

@@ -24,6 +24,7 @@ use firth_model::time::Millis;
 use crate::archiver::Job;
 use crate::archiving::{ArchiveSettings, Archiving};
 use crate::cursors::care::Care;
+use crate::cursors::limits::QueueLimits;
 use crate::effect::Effect;
 use crate::groups::{Context, GroupSettings, Out};
 use crate::partition::{Decision, Partition};
@@ -99,7 +100,7 @@ pub struct Shard {
     pub(crate) cursor_care: Care,
     waiting: VecDeque<(Lsn, Due)>,
     /// Connections to be woken at the end of the turn.
-    to_wake: Vec<Arc<Outbox>>,
+    pub(crate) to_wake: Vec<Arc<Outbox>>,
     pub(crate) room: Room,
     /// What publishers may still add in this turn.
     pub(crate) room_bytes: u64,
@@ -121,6 +122,7 @@ pub struct Parts {
     pub archive_settings: ArchiveSettings,
     pub dice: Box<dyn FnMut() -> u128 + Send>,
     pub group_settings: GroupSettings,
+    pub queue_limits: QueueLimits,
     /// The last entry of the journal that was replayed.
     pub last: Lsn,
     /// Start of the first extent that is not sealed: where a checkpoint taken now would have the journal read from.
@@ -167,7 +169,7 @@ impl Shard {
             durable: parts.last,
             catalog_lsn: Lsn(0),
             groups_lsn: Lsn(0),
-            cursor_care: Care::starting(parts.now),
+            cursor_care: Care::starting(parts.now, parts.queue_limits),
             waiting: VecDeque::new(),
             to_wake: Vec::new(),
             room: Room::Plenty,
@@ -222,7 +224,7 @@ impl Shard {
     pub fn next_deadline(&self) -> Millis {
         let upkeep = self.upkeep.next_due().min(self.archiving.due);
         let upkeep = self.state.expiries.next_due().map_or(upkeep, |due| upkeep.min(due.max(self.upkeep.expiry_due)));
-        let upkeep = upkeep.min(self.cursor_care.next_due(&self.state.cursors));
+        let upkeep = upkeep.min(self.cursor_care.next_due(&self.state.cursors, self.view.shown()));
         self.state.groups.next_deadline().map_or(upkeep, |groups| groups.min(upkeep))
     }
 

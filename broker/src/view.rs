@@ -34,6 +34,8 @@ pub struct View {
     pub routing: Arc<Routing>,
     shown: AtomicU64,
     retained: RwLock<(Option<PartitionId>, Retained)>,
+    /// Records that queues lost to their limits.
+    pub dropped: AtomicU64,
     /// The last values that streams offer.
     pub lasts: Arc<Lasts>,
     sources: Sources,
@@ -55,6 +57,7 @@ impl View {
             routing: Arc::default(),
             shown: AtomicU64::new(0),
             retained: RwLock::default(),
+            dropped: AtomicU64::new(0),
             lasts: Arc::default(),
             sources,
             cold: ColdThreads::idle(),
@@ -272,6 +275,10 @@ impl LogView for View {
         let offsets = retained.1.matching(filter);
         retained.0.filter(|_| !offsets.is_empty()).map(|partition| (partition, offsets))
     }
+    fn dropped_of_queues(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
     fn last_values_ready(&self, filter: &Filter) -> Option<BoxFuture<'static, ()>> {
         self.lasts.ready(filter, |partition| self.partition(partition).map(|partition| partition.durable_end()))
     }

@@ -123,6 +123,8 @@ pub struct CursorReport {
     pub notes: Vec<(u32, Bytes)>,
     /// Records that are stored and not settled.
     pub unsettled: u64,
+    /// Records that it lost to its limits since the node started.
+    pub dropped: u64,
 }
 
 /// What a publish leaves behind with a cursor, in the group of its record. A publish whose note is there already is answered as a

@@ -116,6 +116,10 @@ pub trait LogView: Send + Sync {
     fn shown(&self) -> Position;
     /// Where the retained messages lie whose subjects match: the offsets in the partition, in the order of their subjects.
     fn retained(&self, filter: &Filter) -> Option<(PartitionId, Vec<Offset>)>;
+    /// Records that queues lost to their limits since the node started.
+    fn dropped_of_queues(&self) -> u64 {
+        0
+    }
     /// `None`: no stream offers last values that the filter might match. Otherwise resolves when what is durable now is among them, or
     /// when that takes too long.
     fn last_values_ready(&self, _filter: &Filter) -> Option<BoxFuture<'static, ()>> {

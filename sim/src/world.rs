@@ -163,6 +163,7 @@ impl World {
             archive_settings: ARCHIVE,
             dice: Box::new(move || u128::from_le_bytes(ids.sixteen())),
             group_settings: GroupSettings::default(),
+            queue_limits: QueueLimits::default(),
             last: opened.last_lsn,
             open_extent,
             now: watch.now(),

@@ -126,7 +126,7 @@ impl Cursors {
             let (Some(leg), Some(next)) = (held.leg(*partition), next(*partition)) else { continue };
             let settling = legs.entry(*partition).or_insert_with(|| Settling::of(leg));
             match what {
-                Settlement::Done { from, to } => settling.done(*from, (*to).min(next)),
+                Settlement::Done { from, to } => drop(settling.done(*from, (*to).min(next))),
                 Settlement::Mark { offset, tag, stage } if *offset < next => {
                     if settling.mark(*offset, (*tag, *stage))? {
                         let mark = firth_gateway::cursors::Mark { offset: *offset, tag: *tag, stage: *stage };
@@ -145,6 +145,15 @@ impl Cursors {
             effects.push(CursorEffect::PutSettled { cursor, partition, floor: settling.floor, runs: settling.runs });
         }
         Ok((effects, marked))
+    }
+
+    /// The effect that takes these runs from a leg, and how many records that are. `None`: none.
+    pub(super) fn dropping(&self, cursor: CursorId, partition: PartitionId, runs: &[(Offset, Offset)]) -> Option<(CursorEffect, u64)> {
+        let leg = self.get(cursor)?.leg(partition)?;
+        let mut settling = Settling::of(leg);
+        let dropped = runs.iter().map(|(from, to)| settling.done(*from, *to)).sum();
+        let effect = CursorEffect::PutSettled { cursor, partition, floor: settling.floor, runs: settling.runs };
+        settling.changed.then_some((effect, dropped))
     }
 
     pub fn noting(&self, attachment: Attachment, notes: Vec<(u32, Option<Bytes>)>) -> Result<Vec<CursorEffect>, Refusal> {
@@ -192,16 +201,19 @@ impl<'a> Settling<'a> {
         Settling { leg, floor: leg.floor, runs: leg.settled.clone(), changed: false, marks: leg.marks.len() }
     }
 
-    fn done(&mut self, from: Offset, to: Offset) {
+    /// How many records that settles.
+    fn done(&mut self, from: Offset, to: Offset) -> u64 {
         let from = from.max(self.floor);
-        if from >= to || self.runs.insert(from.0..to.0) == 0 {
-            return;
+        let settled = if from < to { self.runs.insert(from.0..to.0) } else { 0 };
+        if settled == 0 {
+            return 0;
         }
         self.changed = true;
         if let Some(run) = self.runs.run_at(self.floor.0) {
             self.floor = Offset(run.end);
             self.runs.trim_below(run.end);
         }
+        settled
     }
 
     /// Whether the mark says anything new.

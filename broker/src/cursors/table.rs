@@ -36,6 +36,8 @@ pub(super) struct HeldCursor {
     pub legs: Vec<HeldLeg>,
     pub notes: BTreeMap<u32, Box<[u8]>>,
     pub note_bytes: usize,
+    /// Records lost to limits since the start.
+    pub dropped: u64,
 }
 
 #[derive(Default)]
@@ -173,6 +175,7 @@ impl Cursors {
                 legs: Vec::new(),
                 notes: BTreeMap::new(),
                 note_bytes: 0,
+                dropped: 0,
             };
             self.cursors.insert(cursor, held);
         }
@@ -322,6 +325,20 @@ impl Cursors {
         Some(Attached { attachment, found, interrupted: false, legs, notes: notes(held).collect() })
     }
 
+    /// Some cursors whose names follow this one, in their order, and the last of the names; `None`: there are no more.
+    pub(super) fn some_after(&self, name: &[u8], at_most: usize) -> (Vec<CursorId>, Option<Arc<[u8]>>) {
+        let after = self.by_name.range::<[u8], _>((std::ops::Bound::Excluded(name), std::ops::Bound::Unbounded)).take(at_most);
+        let some: Vec<(&Arc<[u8]>, CursorId)> = after.map(|(name, cursor)| (name, *cursor)).collect();
+        let last = some.last().filter(|_| some.len() == at_most).map(|(name, _)| (*name).clone());
+        (some.into_iter().map(|(_, cursor)| cursor).collect(), last)
+    }
+
+    pub(super) fn count_dropped(&mut self, cursor: CursorId, records: u64) {
+        if let Some(held) = self.cursors.get_mut(&cursor) {
+            held.dropped += records;
+        }
+    }
+
     /// The cursors whose name begins so. `bounds` says where a partition begins and ends.
     pub(super) fn list(&self, prefix: &[u8], bounds: impl Fn(PartitionId) -> Option<(Offset, Offset)>) -> Vec<CursorReport> {
         let from = self.by_name.range::<[u8], _>((std::ops::Bound::Included(prefix), std::ops::Bound::Unbounded));
@@ -336,6 +353,7 @@ impl Cursors {
                 filters: held.legs.iter().filter_map(|leg| self.filters.filter(leg.partition).cloned()).collect(),
                 notes: notes(held).collect(),
                 unsettled: held.legs.iter().map(|leg| unsettled(leg, &bounds)).sum(),
+                dropped: held.dropped,
             }
         };
         held.map(report).collect()

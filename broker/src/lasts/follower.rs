@@ -1,4 +1,4 @@
-//! Reads the streams that offer their last values, and keeps the table of them true.
+//! Reads streams to find their last values.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

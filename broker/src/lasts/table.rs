@@ -1,4 +1,4 @@
-//! The last values that were found, as subscribers look at them.
+//! Last values that were found, as subscribers see them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
@@ -120,11 +120,11 @@ impl Lasts {
     /// The stream is there, or changed.
     pub fn show(&self, info: &Arc<StreamInfo>) {
         let mut offers = self.offers();
-        let changed = match info.policy.offers_last {
-            true => drop(offers.by_id.insert(info.id, Offer::of(info))) == (),
-            false => offers.by_id.remove(&info.id).is_some(),
-        };
-        if changed {
+        let before = offers.by_id.remove(&info.id);
+        if info.policy.offers_last {
+            offers.by_id.insert(info.id, Offer::of(info));
+        }
+        if before.is_some() || info.policy.offers_last {
             offers.version += 1;
             self.waiter.wake();
         }

@@ -1,3 +1,5 @@
+//! What the follower finds, and what subscribers see of it.
+
 use std::sync::Arc;
 
 use bytes::Bytes;

@@ -69,7 +69,7 @@ pub const TOPIC_SETTINGS: &[Setting] = &[
     setting(FIRTH_CAPTURES, Kind::List, "", Rule::Filters, &[],
         "Filters over subjects whose records the topic stores, beside its own subject. Firth's own: Apache Kafka has no such setting."),
     setting(FIRTH_RETAIN, Kind::Text, "none", Rule::Among(&["last", "none"]), &[],
-        "Whether subscribers of other protocols are offered the last record of each subject. Firth's own: Apache Kafka has no such setting."),
+        "Whether MQTT subscribers are offered the last record of each subject. Firth's own: Apache Kafka has no such setting."),
     setting(FIRTH_RETENTION_RECORDS, Kind::Long, "-1", at_least(-1), &[],
         "Records at which a partition loses its oldest ones; -1 sets no limit. Firth's own: Apache Kafka has no such setting."),
     setting("flush.messages", Kind::Long, LONG_MAX, at_least(1), &["log.flush.interval.messages"],

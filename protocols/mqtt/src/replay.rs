@@ -1,4 +1,6 @@
-//! Retained messages on their way to new subscriptions, and the last values that streams offer as such.
+//! Retained messages on their way to new subscriptions.
+//!
+//! The last values that streams offer are among them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
