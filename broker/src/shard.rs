@@ -12,6 +12,7 @@ use firth_gateway::outbox::{Outbox, ReplyTo};
 use firth_gateway::refusal::Refusal;
 use firth_gateway::request::{Publish, Request};
 use firth_gateway::streams::StreamInfo;
+use firth_gateway::view::LogView;
 use firth_journal::commit::Completed;
 use firth_journal::entry::Entry;
 use firth_journal::spares::Room;

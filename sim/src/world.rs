@@ -11,6 +11,7 @@ use firth_archive::segments::Segments;
 use firth_broker::archiver::{Archiver, Job, Outcome};
 use firth_broker::archiving::ArchiveSettings;
 use firth_broker::clock_watch::ClockWatch;
+use firth_broker::cursors::limits::QueueLimits;
 use firth_broker::groups::GroupSettings;
 use firth_broker::index::Place;
 use firth_broker::read_behind::Sources;

@@ -35,6 +35,8 @@ pub struct Care {
     pub walk: Walk,
     pub thinned: Thinned,
     pub unsaid: HashMap<CursorId, Unsaid>,
+    /// When the log says the next of it.
+    pub say_due: Millis,
     /// Who is attached, to be told what a queue lost.
     pub attached: HashMap<CursorId, Weak<Outbox>>,
 }
@@ -52,6 +54,7 @@ impl Care {
             walk: Walk::default(),
             thinned: Thinned::default(),
             unsaid: HashMap::new(),
+            say_due: Millis(i64::MAX),
             attached: HashMap::new(),
         }
     }
@@ -60,7 +63,7 @@ impl Care {
     pub fn next_due(&self, cursors: &Cursors, shown: Position) -> Millis {
         let unlimited = !cursors.is_empty() && (self.walk.is_under_way() || self.limited_to != shown || !self.thinned.is_empty());
         let limit = if unlimited { self.limit_due } else { Millis(i64::MAX) };
-        self.next_care(cursors).min(limit)
+        self.next_care(cursors).min(limit).min(self.say_due)
     }
 
     fn next_care(&self, cursors: &Cursors) -> Millis {

@@ -210,7 +210,8 @@ mod tests {
             let (base, position) = (Offset(at * 10), Position(at));
             batches.push(Row { base, records: 10, bytes: 100, position, max_timestamp: 0, appended: Millis(0) });
         }
-        let lost = |drops| runs(&lost(&mut [(Backlog::of(Offset(0), Offset(30), &RunSet::default(), 0), &batches)], &limits(15, 9999, drops))[0]);
+        let lost =
+            |drops| runs(&lost(&mut [(Backlog::of(Offset(0), Offset(30), &RunSet::default(), 0), &batches)], &limits(15, 9999, drops))[0]);
         assert_eq!(lost(Drops::Oldest), [0..15].into_iter().collect());
         assert_eq!(lost(Drops::Newest), [15..30].into_iter().collect());
     }

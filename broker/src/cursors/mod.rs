@@ -7,8 +7,8 @@
 pub mod care;
 pub mod deciding;
 mod filters;
-pub mod limits;
 mod limiting;
+pub mod limits;
 mod serving;
 pub mod state;
 pub mod table;

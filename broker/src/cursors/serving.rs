@@ -198,6 +198,7 @@ impl Shard {
             self.trim_filter_streams();
         }
         self.limit_queues();
+        self.say_dropped();
         if self.last > before {
             self.cursor_care.lsn = self.last;
         }

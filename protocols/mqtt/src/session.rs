@@ -115,6 +115,16 @@ pub enum Ending {
     Stopping,
 }
 
+/// Live messages that the client was too slow for.
+#[derive(Debug, Default)]
+pub struct LiveDrops {
+    /// Those of the connection's outbox that were counted.
+    pub outside: u64,
+    pub unsaid: u64,
+    /// When the log last said it.
+    pub said: Option<Millis>,
+}
+
 pub struct Session {
     pub node: Arc<Node>,
     pub broker: Broker,
@@ -132,6 +142,7 @@ pub struct Session {
     pub window: Window,
     pub taken: Taken,
     pub queue: Queue,
+    pub live_drops: LiveDrops,
     pub outgoing: Outgoing,
     pub replays: Replays,
     pub durable: Option<Box<Durable>>,
@@ -162,6 +173,7 @@ impl Session {
             window: Window::of(u16::MAX),
             taken: Taken::default(),
             queue: Queue::default(),
+            live_drops: LiveDrops::default(),
             replays: Replays::default(),
             durable: None,
             memberships: None,

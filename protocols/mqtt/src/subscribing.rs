@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use firth_gateway::cursors::{CursorMove, Leg};
-use firth_gateway::message::Overflow;
 use firth_gateway::refusal::Refusal;
 use firth_gateway::request::Request;
 use firth_model::limits::{MQTT_SUBSCRIPTIONS_MAX, SUBJECT_LEVELS_MAX};
@@ -78,7 +77,7 @@ impl Session {
             }
             self.join(&text, number, at);
         } else if existing.is_none() {
-            self.connection.subscribe(number, filter, Overflow::DropNewest);
+            self.connection.subscribe(number, filter, self.node.settings.live_overflow);
         }
         self.keep_subscription(at, number);
         let replays = match options.retain_handling {
@@ -241,7 +240,7 @@ impl Session {
             for message in fresh.into_iter().filter(|message| message.value.is_some()) {
                 self.replays.add_ready(number, message);
             }
-            for message in sys::values(&self.node, self.broker.now()) {
+            for message in sys::values(&self.node, &self.broker) {
                 if filter.matches(&message.subject) {
                     self.replays.add_ready(number, Arc::new(message));
                 }
