@@ -43,6 +43,8 @@ struct Settling<'a> {
     runs: RunSet,
     changed: bool,
     marks: usize,
+    /// Counted in this move.
+    attempts: BTreeMap<u64, u32>,
 }
 
 impl Cursors {
@@ -120,7 +122,7 @@ impl Cursors {
     ) -> Result<(Vec<CursorEffect>, bool), Refusal> {
         let held = self.attached(attachment)?;
         let cursor = attachment.cursor;
-        let mut effects = Vec::new();
+        let (mut effects, mut handed) = (Vec::new(), Vec::new());
         let mut legs: BTreeMap<PartitionId, Settling<'_>> = BTreeMap::new();
         for Settle { partition, what } in settles {
             let (Some(leg), Some(next)) = (held.leg(*partition), next(*partition)) else { continue };
@@ -133,10 +135,16 @@ impl Cursors {
                         effects.push(CursorEffect::PutMark { cursor, partition: *partition, mark });
                     }
                 }
-                Settlement::Mark { .. } => {}
+                Settlement::HandedOut { offset } if *offset < next => {
+                    if let Some(attempts) = settling.handed_out(*offset) {
+                        handed.push(CursorEffect::PutAttempts { cursor, partition: *partition, offset: *offset, attempts });
+                    }
+                }
+                Settlement::Mark { .. } | Settlement::HandedOut { .. } => {}
             }
         }
         let marked = !effects.is_empty();
+        effects.append(&mut handed);
         for (partition, settling) in legs.into_iter().filter(|(_, settling)| settling.changed) {
             let (before, after) = (settling.leg.settled.runs(), settling.runs.runs());
             if after > CURSOR_RUNS_MAX && after > before {
@@ -198,7 +206,7 @@ pub fn receipt_effect(receipt: &Receipt) -> CursorEffect {
 
 impl<'a> Settling<'a> {
     fn of(leg: &'a HeldLeg) -> Settling<'a> {
-        Settling { leg, floor: leg.floor, runs: leg.settled.clone(), changed: false, marks: leg.marks.len() }
+        Settling { leg, floor: leg.floor, runs: leg.settled.clone(), changed: false, marks: leg.marks.len(), attempts: BTreeMap::new() }
     }
 
     /// How many records that settles.
@@ -214,6 +222,19 @@ impl<'a> Settling<'a> {
             self.runs.trim_below(run.end);
         }
         settled
+    }
+
+    /// How often the record was handed out now. `None`: nobody counts it, because it is settled or there are too many.
+    fn handed_out(&mut self, offset: Offset) -> Option<u32> {
+        let known = self.attempts.get(&offset.0).or_else(|| self.leg.attempts.get(&offset.0)).copied();
+        let settled = offset < self.floor || self.runs.contains(offset.0);
+        let full = known.is_none() && self.leg.attempts.len() + self.attempts.len() >= CURSOR_MARKS_MAX;
+        if settled || full {
+            return None;
+        }
+        let attempts = known.unwrap_or(0).saturating_add(1);
+        self.attempts.insert(offset.0, attempts);
+        Some(attempts)
     }
 
     /// Whether the mark says anything new.

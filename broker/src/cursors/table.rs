@@ -12,7 +12,7 @@ use firth_model::removed::RunSet;
 use firth_model::time::Millis;
 
 use super::filters::FilterStreams;
-use super::state::{CursorEffect, CursorRecord, LegRecord, leg_key, mark_key, note_key, settled_key};
+use super::state::{CursorEffect, CursorRecord, LegRecord, attempts_key, leg_key, mark_key, note_key, settled_key};
 
 /// What is unsettled of one filter stream. The filter is the stream's: 100,000 legs share it.
 pub(super) struct HeldLeg {
@@ -23,6 +23,8 @@ pub(super) struct HeldLeg {
     /// Above the floor, and not touching it.
     pub settled: RunSet,
     pub marks: BTreeMap<u64, (u32, u8)>,
+    /// How often records were handed out, where that is counted.
+    pub attempts: BTreeMap<u64, u32>,
 }
 
 pub(super) struct HeldCursor {
@@ -76,22 +78,25 @@ impl HeldCursor {
 }
 
 impl HeldLeg {
-    /// Forgets the marks of what is settled, and says which.
-    fn unmark_settled(&mut self) -> Vec<Offset> {
-        if self.marks.is_empty() {
-            return Vec::new();
+    /// Forgets marks and attempts of what is settled, and says which keys those were.
+    fn forget_settled(&mut self, cursor: CursorId, gone: &mut Vec<Bytes>) {
+        let partition = self.partition;
+        let settled = |offset: u64| offset < self.floor.0 || self.settled.contains(offset);
+        for offset in take_settled(&mut self.marks, settled) {
+            gone.push(mark_key(cursor, partition, Offset(offset)));
         }
-        let above = self.marks.split_off(&self.floor.0);
-        let mut gone: Vec<Offset> = std::mem::replace(&mut self.marks, above).into_keys().map(Offset).collect();
-        let inside = gone.len();
-        for run in self.settled.iter() {
-            gone.extend(self.marks.range(run).map(|(offset, _)| Offset(*offset)));
+        for offset in take_settled(&mut self.attempts, settled) {
+            gone.push(attempts_key(cursor, partition, Offset(offset)));
         }
-        for offset in &gone[inside..] {
-            self.marks.remove(&offset.0);
-        }
-        gone
     }
+}
+
+fn take_settled<T>(of: &mut BTreeMap<u64, T>, settled: impl Fn(u64) -> bool) -> Vec<u64> {
+    let gone: Vec<u64> = of.keys().copied().filter(|offset| settled(*offset)).collect();
+    for offset in &gone {
+        of.remove(offset);
+    }
+    gone
 }
 
 impl Cursors {
@@ -135,12 +140,17 @@ impl Cursors {
                 let Some(leg) = self.cursors.get_mut(cursor).and_then(|held| held.leg_mut(*partition)) else { return };
                 let before = std::mem::replace(&mut leg.floor, *floor);
                 leg.settled = runs.clone();
-                gone.extend(leg.unmark_settled().into_iter().map(|offset| mark_key(*cursor, *partition, offset)));
+                leg.forget_settled(*cursor, gone);
                 self.filters.move_leg(*partition, before, *floor);
             }
             CursorEffect::PutMark { cursor, partition, mark } => {
                 if let Some(leg) = self.cursors.get_mut(cursor).and_then(|held| held.leg_mut(*partition)) {
                     leg.marks.insert(mark.offset.0, (mark.tag, mark.stage));
+                }
+            }
+            CursorEffect::PutAttempts { cursor, partition, offset, attempts } => {
+                if let Some(leg) = self.cursors.get_mut(cursor).and_then(|held| held.leg_mut(*partition)) {
+                    leg.attempts.insert(offset.0, *attempts);
                 }
             }
             CursorEffect::PutNote { cursor, number, note } => {
@@ -198,6 +208,7 @@ impl Cursors {
         self.filters.remove_leg(leg.partition, leg.floor);
         gone.push(settled_key(cursor, leg.partition));
         gone.extend(leg.marks.keys().map(|offset| mark_key(cursor, leg.partition, Offset(*offset))));
+        gone.extend(leg.attempts.keys().map(|offset| attempts_key(cursor, leg.partition, Offset(*offset))));
     }
 
     fn put_leg(&mut self, cursor: CursorId, partition: PartitionId, leg: &LegRecord) {
@@ -216,6 +227,7 @@ impl Cursors {
                     floor: leg.floor,
                     settled: RunSet::default(),
                     marks: BTreeMap::new(),
+                    attempts: BTreeMap::new(),
                 };
                 held.legs.insert(at, added);
                 self.filters.add_leg(partition, &leg.filter, leg.floor);
@@ -294,6 +306,8 @@ impl Cursors {
                 let (floor, runs) = (leg.floor, leg.settled.clone());
                 effects.push(CursorEffect::PutSettled { cursor, partition, floor, runs });
                 effects.extend(marks(leg).map(|mark| CursorEffect::PutMark { cursor, partition, mark }));
+                let attempts = attempts(leg).map(|(offset, attempts)| CursorEffect::PutAttempts { cursor, partition, offset, attempts });
+                effects.extend(attempts);
             }
             let notes = notes(held).map(|(number, note)| CursorEffect::PutNote { cursor, number, note: Some(note) });
             effects.extend(notes);
@@ -316,6 +330,7 @@ impl Cursors {
             floor: leg.floor,
             settled: leg.settled.iter().map(|run| (Offset(run.start), Offset(run.end))).collect(),
             marks: marks(leg).collect(),
+            attempts: attempts(leg).collect(),
         })
     }
 
@@ -362,6 +377,10 @@ impl Cursors {
 
 fn marks(leg: &HeldLeg) -> impl Iterator<Item = Mark> + '_ {
     leg.marks.iter().map(|(&offset, &(tag, stage))| Mark { offset: Offset(offset), tag, stage })
+}
+
+fn attempts(leg: &HeldLeg) -> impl Iterator<Item = (Offset, u32)> + '_ {
+    leg.attempts.iter().map(|(&offset, &attempts)| (Offset(offset), attempts))
 }
 
 fn notes(held: &HeldCursor) -> impl Iterator<Item = (u32, Bytes)> + '_ {
