@@ -162,6 +162,10 @@ mod tests {
         index
     }
 
+    fn run(range: std::ops::Range<u64>) -> RunSet {
+        std::iter::once(range).collect()
+    }
+
     fn limits(records: u64, bytes: u64, drops: Drops) -> QueueLimits {
         QueueLimits { records, bytes, drops, in_flight: 0 }
     }
@@ -182,12 +186,12 @@ mod tests {
         // Unsettled are 2 and 3, 6 to 9, 12 to 19.
         assert!(one(&index, settled(), &limits(14, 1000, Drops::Oldest), 0).is_empty());
         assert_eq!(one(&index, settled(), &limits(11, 1000, Drops::Oldest), 0), [2..4, 6..7].into_iter().collect());
-        assert_eq!(one(&index, settled(), &limits(11, 1000, Drops::Newest), 0), [17..20].into_iter().collect());
+        assert_eq!(one(&index, settled(), &limits(11, 1000, Drops::Newest), 0), run(17..20));
         assert_eq!(one(&index, settled(), &limits(3, 1000, Drops::Newest), 0), [7..10, 12..20].into_iter().collect());
         assert_eq!(one(&index, settled(), &limits(100, 100, Drops::Oldest), 0), [2..4, 6..8].into_iter().collect());
         // What may be with the client neither counts nor goes.
         assert_eq!(one(&index, settled(), &limits(11, 1000, Drops::Oldest), 3), RunSet::default());
-        assert_eq!(one(&index, settled(), &limits(9, 1000, Drops::Oldest), 3), [7..9].into_iter().collect());
+        assert_eq!(one(&index, settled(), &limits(9, 1000, Drops::Oldest), 3), run(7..9));
         assert_eq!(one(&index, settled(), &limits(0, 1000, Drops::Newest), 3), [7..10, 12..20].into_iter().collect());
     }
 
@@ -199,8 +203,8 @@ mod tests {
             let lost = lost(&mut [(whole(&first), &first), (whole(&second), &second)], &limits(records, 1000, drops));
             (runs(&lost[0]), runs(&lost[1]))
         };
-        assert_eq!(legs(Drops::Oldest, 3), (RunSet::from_iter([0..1]), RunSet::from_iter([0..2])));
-        assert_eq!(legs(Drops::Newest, 3), (RunSet::from_iter([1..3]), RunSet::from_iter([2..3])));
+        assert_eq!(legs(Drops::Oldest, 3), (run(0..1), run(0..2)));
+        assert_eq!(legs(Drops::Newest, 3), (run(1..3), run(2..3)));
     }
 
     #[test]
@@ -212,7 +216,7 @@ mod tests {
         }
         let lost =
             |drops| runs(&lost(&mut [(Backlog::of(Offset(0), Offset(30), &RunSet::default(), 0), &batches)], &limits(15, 9999, drops))[0]);
-        assert_eq!(lost(Drops::Oldest), [0..15].into_iter().collect());
-        assert_eq!(lost(Drops::Newest), [15..30].into_iter().collect());
+        assert_eq!(lost(Drops::Oldest), run(0..15));
+        assert_eq!(lost(Drops::Newest), run(15..30));
     }
 }
