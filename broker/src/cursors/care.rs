@@ -1,14 +1,14 @@
 //! When queue cursors are to be looked after.
 
-use std::collections::HashMap;
-use std::sync::Weak;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Weak};
 
 use firth_gateway::cursors::CursorId;
 use firth_gateway::outbox::Outbox;
-use firth_model::ids::{Lsn, Position};
+use firth_model::ids::{Lsn, Offset, PartitionId, Position};
+use firth_model::removed::RunSet;
 use firth_model::time::Millis;
 
-use super::limiting::{Thinned, Unsaid, Walk};
 use super::limits::QueueLimits;
 use super::table::Cursors;
 
@@ -19,6 +19,29 @@ pub const END_EVERY_MS: i64 = 200;
 pub const ENDED_AT_ONCE: usize = 1_000;
 /// How often some cursors are looked at, whether they are over their limits.
 pub const LIMIT_EVERY_MS: i64 = 500;
+
+/// Records that a cursor lost and the log has not said.
+pub struct Unsaid {
+    pub records: u64,
+    pub due: Millis,
+}
+
+/// One walk over all cursors.
+#[derive(Default)]
+pub struct Walk {
+    /// The name of the cursor that was looked at last. `None`: it begins.
+    pub after: Option<Arc<[u8]>>,
+    /// What was durable when it began.
+    pub ends: HashMap<PartitionId, Offset>,
+    /// What some cursor still needs of partitions that lost their newest records.
+    pub needed: BTreeMap<PartitionId, RunSet>,
+}
+
+impl Walk {
+    pub fn is_under_way(&self) -> bool {
+        self.after.is_some()
+    }
+}
 
 pub struct Care {
     /// The last effect on cursors: an answer that depends on them waits for it.
@@ -33,7 +56,8 @@ pub struct Care {
     /// Everything stored below was looked at when the last walk over all cursors began.
     pub limited_to: Position,
     pub walk: Walk,
-    pub thinned: Thinned,
+    /// Partitions that lost their newest records since the last walk began.
+    pub thinned: BTreeSet<PartitionId>,
     pub unsaid: HashMap<CursorId, Unsaid>,
     /// When the log says the next of it.
     pub say_due: Millis,
@@ -52,7 +76,7 @@ impl Care {
             limit_due: now,
             limited_to: Position(0),
             walk: Walk::default(),
-            thinned: Thinned::default(),
+            thinned: BTreeSet::new(),
             unsaid: HashMap::new(),
             say_due: Millis(i64::MAX),
             attached: HashMap::new(),

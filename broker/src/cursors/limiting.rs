@@ -1,6 +1,6 @@
 //! Queues that are over their limits, in the shard.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
@@ -12,7 +12,7 @@ use firth_model::limits::{CURSOR_RUNS_MAX, QUEUES_LOOK};
 use firth_model::removed::RunSet;
 use firth_model::time::Millis;
 
-use super::care::LIMIT_EVERY_MS;
+use super::care::{LIMIT_EVERY_MS, Unsaid, Walk};
 use super::limits::{Backlog, Drops, QueueLimits, lost};
 use super::table::HeldCursor;
 use crate::effect::Effect;
@@ -24,29 +24,6 @@ use crate::shard::{Due, Shard};
 const SAID_EVERY_MS: i64 = 60_000;
 /// Sessions that it names at once; a number stands for the rest.
 const NAMED_AT_ONCE: usize = 20;
-
-/// Records that a cursor lost and the log has not said.
-pub struct Unsaid {
-    records: u64,
-    due: Millis,
-}
-
-/// One walk over all cursors.
-#[derive(Default)]
-pub struct Walk {
-    /// The name of the cursor that was looked at last. `None`: it begins.
-    after: Option<Arc<[u8]>>,
-    /// What was durable when it began.
-    ends: HashMap<PartitionId, Offset>,
-    /// What some cursor still needs of partitions that lost their newest records.
-    needed: BTreeMap<PartitionId, RunSet>,
-}
-
-impl Walk {
-    pub fn is_under_way(&self) -> bool {
-        self.after.is_some()
-    }
-}
 
 impl Shard {
     /// Looks at some cursors, if anything was stored since they were looked at last.
@@ -229,9 +206,6 @@ fn joined(settled: &RunSet, runs: Vec<(Offset, Offset)>) -> Vec<(Offset, Offset)
         _ => runs,
     }
 }
-
-/// Those that lost their newest records since the last walk began.
-pub type Thinned = BTreeSet<PartitionId>;
 
 #[cfg(test)]
 mod tests {
