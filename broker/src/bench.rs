@@ -29,6 +29,7 @@ use firth_model::time::Millis;
 
 use crate::archiver::Job;
 use crate::archiving::ArchiveSettings;
+use crate::cursors::limits::QueueLimits;
 use crate::groups::GroupSettings;
 use crate::read_behind::Sources;
 use crate::recovery::recover;
@@ -83,6 +84,7 @@ pub struct Rig {
     next: u32,
     position: u64,
     lsn: u64,
+    now: Millis,
 }
 
 impl Rig {
@@ -112,6 +114,7 @@ impl Rig {
                 move || u128::from_le_bytes(dice.sixteen())
             }),
             group_settings: GroupSettings::default(),
+            queue_limits: QueueLimits::default(),
             last: recovered.opened.last_lsn,
             open_extent: recovered.open_extent,
             entry_bytes_max: 1 << 20,
@@ -119,7 +122,7 @@ impl Rig {
         };
         let shard = Shard::new(recovered.state, parts);
         let (outbox, budget) = (Arc::default(), Budget::with_max(usize::MAX / 2));
-        let mut rig = Rig { shard, queue, outbox, budget, partitions, next: 0, position: 1 << 20, lsn: 0 };
+        let mut rig = Rig { shard, queue, outbox, budget, partitions, next: 0, position: 1 << 20, lsn: 0, now: Millis(0) };
         let name = StreamName::parse("bench").expect("a name");
         let declare = Declare { name, partitions, policy: Policy::default(), settings: BTreeMap::new() };
         rig.turn(Request::Declare(Box::new(declare)));
@@ -160,23 +163,44 @@ impl Rig {
     }
 
     #[cfg(test)]
+    pub(crate) fn shard(&mut self) -> &mut Shard {
+        &mut self.shard
+    }
+
+    /// Time passes, and the shard has two turns.
+    #[cfg(test)]
+    pub(crate) fn pass(&mut self, ms: i64) -> Vec<Event> {
+        self.now = self.now.plus(ms);
+        self.run(Vec::new());
+        self.outbox.try_take()
+    }
+
+    #[cfg(test)]
     pub(crate) fn state(&self) -> &crate::state::State {
         &self.shard.state
     }
 
     fn turn(&mut self, request: Request) {
         let charge = self.budget.charge(request.weight()).expect("without bound");
-        let mut submitted = vec![Submitted { request, reply: ReplyTo::new(self.outbox.clone(), Tag(0), charge) }];
-        self.shard.turn(Millis(0), &mut Vec::new(), &mut submitted);
+        self.run(vec![Submitted { request, reply: ReplyTo::new(self.outbox.clone(), Tag(0), charge) }]);
+    }
+
+    fn run(&mut self, mut submitted: Vec<Submitted>) {
+        self.shard.turn(self.now, &mut Vec::new(), &mut submitted);
         let entries = std::mem::take(&mut *self.queue.lock().unwrap_or_else(PoisonError::into_inner));
         let mut completed = if entries.is_empty() { Vec::new() } else { vec![self.complete(&entries)] };
-        self.shard.turn(Millis(0), &mut completed, &mut submitted);
+        self.shard.turn(self.now, &mut completed, &mut submitted);
     }
 
     /// What the commit thread would say of these entries.
     fn complete(&mut self, entries: &[Entry]) -> Completed {
         let mut batches = Vec::with_capacity(entries.len());
+        let mut written = Vec::new();
+        let start = self.position;
         for entry in entries {
+            if cfg!(test) {
+                entry.write(&mut written);
+            }
             let bytes = u32::try_from(entry.bytes()).unwrap_or(u32::MAX);
             if let Some(row) = entry.row {
                 batches.push(Located { row, position: Position(self.position), bytes });
@@ -185,7 +209,9 @@ impl Rig {
         }
         self.lsn += entries.len() as u64;
         let (first_lsn, last_lsn) = (Lsn(self.lsn - entries.len() as u64 + 1), Lsn(self.lsn));
-        let group = Built { position: Position(self.position), bytes: Bytes::new(), batches, first_lsn, last_lsn };
+        // Benchmarks read nothing.
+        let position = Position(if cfg!(test) { start } else { self.position });
+        let group = Built { position, bytes: Bytes::from(written), batches, first_lsn, last_lsn };
         Completed { durable: last_lsn, groups: vec![group], sealed: None, append_ms: Millis(0) }
     }
 }

@@ -11,6 +11,7 @@
 //! 0x05  owner text                      settings kept for a protocol
 //! 0x06  partition u32, base u64 (both big endian)  records of a batch that expire, see `removals`
 //! 0x30  text of the subject             where the newest retained message lies, see `retained`
+//! 0x31, 0x32                            last values of streams, see `lasts::state`; in checkpoints only
 //! 0x10 to 0x1f                          groups and cursors, see `groups::state`
 //! 0x20 to 0x2f                          queue cursors, see `cursors::state`
 //! ```
@@ -29,6 +30,7 @@ use firth_model::removed::RunSet;
 
 use crate::cursors::state::CursorEffect;
 use crate::groups::state::GroupEffect;
+use crate::lasts::state::LastEffect;
 use crate::layout::{Reader, StateDamage, Writer, begin_value, open_value, reserved_number, reserved_of_number};
 use crate::removals::{self, Expiring, decode_expiring, encode_expiring};
 use crate::replaced::{self, Replaced};
@@ -40,6 +42,7 @@ const PRODUCER: u8 = 0x04;
 const KEPT: u8 = 0x05;
 const EXPIRING: u8 = 0x06;
 const RETAINED: u8 = 0x30;
+const LASTS: std::ops::RangeInclusive<u8> = 0x31..=0x32;
 const GROUPS: std::ops::RangeInclusive<u8> = 0x10..=0x1f;
 const CURSORS: std::ops::RangeInclusive<u8> = 0x20..=0x2f;
 
@@ -93,6 +96,8 @@ pub enum Effect {
         subject: Bytes,
         at: Option<Offset>,
     },
+    /// Found by reading what is stored, so checkpoints alone hold it.
+    Last(LastEffect),
 }
 
 /// An effect as one key and its value; `None` deletes. `Trim`, `Replace` and `Remove` have entry types of their own instead.
@@ -122,6 +127,7 @@ impl Effect {
             }
             Effect::Group(effect) => effect.encode(),
             Effect::Cursor(effect) => effect.encode(),
+            Effect::Last(effect) => effect.encode(),
             Effect::Retain { subject, at } => {
                 let key = Writer::default().u8(RETAINED).raw(subject).done();
                 (key, at.map(|at| begin_value().u64(at.0).done()))
@@ -162,6 +168,7 @@ impl Effect {
                 Ok(Effect::Retain { subject: Bytes::copy_from_slice(rest), at })
             }
             (kind, value) if GROUPS.contains(&kind) => GroupEffect::decode(key, value).map(Effect::Group),
+            (kind, value) if LASTS.contains(&kind) => LastEffect::decode(key, value).map(Effect::Last),
             (kind, value) if CURSORS.contains(&kind) => CursorEffect::decode(key, value).map(Effect::Cursor),
             _ => Err(StateDamage { what: "unknown kind of key" }),
         }
@@ -217,7 +224,8 @@ fn encode_stream(info: &StreamInfo) -> Bytes {
     let flags = u8::from(policy.expires)
         | u8::from(policy.compacted) << 1
         | u8::from(policy.time == TimeSource::Log) << 2
-        | u8::from(policy.hidden) << 3;
+        | u8::from(policy.hidden) << 3
+        | u8::from(policy.offers_last) << 4;
     out.u8(flags).i64(limit(policy.retention_records)).u64(policy.delete_retention_ms).u64(policy.compaction_lag_min_ms);
     out.i64(limit(policy.compaction_lag_max_ms)).u8(policy.dirty_ratio_percent);
     out.count(policy.captures.len());
@@ -284,6 +292,7 @@ fn read_policy(layout: u8, from: &mut Reader<'_>) -> Result<Policy, StateDamage>
     }
     if layout >= 3 {
         policy.hidden = flags & 8 != 0;
+        policy.offers_last = flags & 16 != 0;
         for _ in 0..from.count(5)? {
             let filter = Filter::parse(from.text()?).map_err(|_| StateDamage { what: "filter of a capture" })?;
             policy.captures.push(filter.with_reserved(reserved_of_number(from.u8()?)?));

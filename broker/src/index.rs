@@ -45,6 +45,28 @@ pub struct Span {
     pub appended: Millis,
 }
 
+/// A batch, or all batches of a span.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    pub base: Offset,
+    pub end: Offset,
+    pub bytes: u64,
+    /// Of pieces of several partitions: when each was appended, and where. What lies in spans has no position.
+    pub order: (Millis, Position),
+}
+
+impl From<&Span> for Piece {
+    fn from(span: &Span) -> Piece {
+        Piece { base: span.base, end: span.end, bytes: span.bytes, order: (span.appended, Position(0)) }
+    }
+}
+
+impl From<&Row> for Piece {
+    fn from(row: &Row) -> Piece {
+        Piece { base: row.base, end: row.end(), bytes: u64::from(row.bytes), order: (row.appended, row.position) }
+    }
+}
+
 /// Where a read begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spot {
@@ -96,6 +118,38 @@ impl Index {
         }
         let at = self.rows.partition_point(|row| row.end() <= offset);
         if at < self.rows.len() { Spot::Row(at) } else { Spot::End }
+    }
+
+    /// The first piece with offsets at or above this one.
+    pub fn piece_from(&self, offset: Offset) -> Option<Piece> {
+        match self.find(offset) {
+            Spot::Span(span) => Some(Piece::from(&span)),
+            Spot::Row(at) => self.rows.get(at).map(Piece::from),
+            Spot::End => None,
+        }
+    }
+
+    /// The last piece with offsets below this one.
+    pub fn piece_before(&self, offset: Offset) -> Option<Piece> {
+        let row = self.rows.partition_point(|row| row.base < offset).checked_sub(1);
+        if let Some(row) = row.and_then(|at| self.rows.get(at)) {
+            return Some(Piece::from(row));
+        }
+        let span = self.spans.partition_point(|span| span.base < offset).checked_sub(1)?;
+        self.spans.get(span).map(Piece::from)
+    }
+
+    /// Bytes of the batches between two offsets, about: parts of spans by their share, rows as if all were alike.
+    pub fn bytes_in(&self, from: Offset, to: Offset) -> u64 {
+        let share = |bytes: u64, base: Offset, end: Offset| {
+            let part = to.0.min(end.0).saturating_sub(from.0.max(base.0));
+            let whole = end.0.saturating_sub(base.0).max(1);
+            u64::try_from(u128::from(bytes) * u128::from(part) / u128::from(whole)).unwrap_or(u64::MAX)
+        };
+        let spans: u64 = self.spans.iter().map(|span| share(span.bytes, span.base, span.end)).sum();
+        let (Some(first), Some(last)) = (self.rows.front(), self.rows.back()) else { return spans };
+        let in_rows = self.bytes - self.spans.iter().map(|span| span.bytes).sum::<u64>();
+        spans + share(in_rows, first.base, last.end())
     }
 
     /// Folds the rows that lie in `extent` into a span. True if there were any.

@@ -16,6 +16,7 @@ pub mod effect;
 mod extents;
 pub mod groups;
 pub mod index;
+pub mod lasts;
 mod layout;
 mod moving;
 pub mod node;

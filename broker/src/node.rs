@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use bytes::Bytes;
 use firth_archive::background::step_back;
 use firth_archive::checkpoints::Checkpoints;
 use firth_archive::segments::Segments;
@@ -25,7 +26,9 @@ use firth_model::time::Clock;
 use crate::archiver::{Archiver, Job, Outcome};
 use crate::archiving::ArchiveSettings;
 use crate::clock_watch::ClockWatch;
+use crate::cursors::limits::QueueLimits;
 use crate::groups::GroupSettings;
+use crate::lasts::thread::FollowerThread;
 use crate::read_behind::Sources;
 use crate::recovery::{Recovered, RecoveryError, recover};
 use crate::routing::Shared;
@@ -49,6 +52,7 @@ pub struct NodeParts {
     pub segment_dice: Box<dyn FnMut() -> u128 + Send>,
     pub info: NodeInfo,
     pub groups: GroupSettings,
+    pub queues: QueueLimits,
     pub memory: Shares,
 }
 
@@ -58,6 +62,7 @@ pub struct Node {
     inbox: Inbox,
     control: Arc<Mutex<Control>>,
     shard: JoinHandle<()>,
+    last_values: FollowerThread,
 }
 
 /// What reaches the shard beside requests.
@@ -68,6 +73,8 @@ struct Control {
     archived: Vec<Outcome>,
     /// Segments that were there at the start.
     found: Vec<SegmentId>,
+    /// Changes of last values for the next checkpoint.
+    lasts: Vec<(Bytes, Option<Bytes>)>,
     stopping: bool,
 }
 
@@ -103,6 +110,7 @@ impl Node {
             checkpointer: Box::new(checkpointer),
             dice: parts.dice,
             group_settings: parts.groups,
+            queue_limits: parts.queues,
             last: opened.last_lsn,
             open_extent,
             now: (parts.clock)(),
@@ -112,9 +120,15 @@ impl Node {
         let broker = Broker::new(inbox.clone(), view.clone(), Arc::new(Shared(view.routing.clone())), parts.clock.clone(), parts.info)
             .bounded(&parts.memory);
         let (door, board, clock) = (inbox.clone(), control.clone(), parts.clock);
+        let (bell, kept) = (inbox.clone(), control.clone());
+        let keep = move |changes| {
+            lock(&kept).lasts.extend::<Vec<_>>(changes);
+            bell.ring();
+        };
+        let last_values = FollowerThread::start(&view, clock.clone(), Box::new(keep)).map_err(OpenError::Io)?;
         let spawned = std::thread::Builder::new().name("shard".to_owned()).spawn(move || run(shard, &door, &board, &clock));
         let shard = spawned.map_err(OpenError::Io)?;
-        Ok(Node { broker, inbox, control, shard })
+        Ok(Node { broker, inbox, control, shard, last_values })
     }
 
     pub fn broker(&self) -> &Broker {
@@ -123,6 +137,7 @@ impl Node {
 
     /// Takes no more requests, makes durable what was taken, answers it, and writes the journal's last group.
     pub fn stop(self) {
+        drop(self.last_values);
         lock(&self.control).stopping = true;
         self.inbox.ring();
         if self.shard.join().is_err() {
@@ -151,18 +166,21 @@ fn run(mut shard: Shard, inbox: &Inbox, control: &Mutex<Control>, clock: &Clock)
         let now = clock();
         let patience = u64::try_from(shard.next_deadline().since(now)).unwrap_or(0);
         inbox.take(&mut submitted, Some(Duration::from_millis(patience.max(1))));
-        let (checkpointed, stopping) = {
+        let (checkpointed, lasts, stopping) = {
             let mut control = lock(control);
             std::mem::swap(&mut control.completed, &mut completed);
             archived.append(&mut control.archived);
             found.append(&mut control.found);
-            (std::mem::take(&mut control.checkpointed), control.stopping)
+            (std::mem::take(&mut control.checkpointed), std::mem::take(&mut control.lasts), control.stopping)
         };
         if !found.is_empty() {
             shard.found_segments(std::mem::take(&mut found));
         }
         for outcome in archived.drain(..) {
             shard.archived(outcome);
+        }
+        if !lasts.is_empty() {
+            shard.remember_lasts(lasts);
         }
         for done in checkpointed {
             shard.checkpoint_ended(done);

@@ -55,7 +55,7 @@ impl Retained {
 }
 
 /// What every subject that the filter matches begins with.
-fn literal_beginning(filter: &Filter) -> Vec<u8> {
+pub fn literal_beginning(filter: &Filter) -> Vec<u8> {
     let mut begin = Vec::new();
     for (at, level) in filter.levels().iter().enumerate() {
         let FilterLevel::Literal(text) = level else { break };

@@ -12,6 +12,7 @@ use firth_gateway::outbox::{Outbox, ReplyTo};
 use firth_gateway::refusal::Refusal;
 use firth_gateway::request::{Publish, Request};
 use firth_gateway::streams::StreamInfo;
+use firth_gateway::view::LogView;
 use firth_journal::commit::Completed;
 use firth_journal::entry::Entry;
 use firth_journal::spares::Room;
@@ -24,6 +25,7 @@ use firth_model::time::Millis;
 use crate::archiver::Job;
 use crate::archiving::{ArchiveSettings, Archiving};
 use crate::cursors::care::Care;
+use crate::cursors::limits::QueueLimits;
 use crate::effect::Effect;
 use crate::groups::{Context, GroupSettings, Out};
 use crate::partition::{Decision, Partition};
@@ -99,7 +101,7 @@ pub struct Shard {
     pub(crate) cursor_care: Care,
     waiting: VecDeque<(Lsn, Due)>,
     /// Connections to be woken at the end of the turn.
-    to_wake: Vec<Arc<Outbox>>,
+    pub(crate) to_wake: Vec<Arc<Outbox>>,
     pub(crate) room: Room,
     /// What publishers may still add in this turn.
     pub(crate) room_bytes: u64,
@@ -121,6 +123,7 @@ pub struct Parts {
     pub archive_settings: ArchiveSettings,
     pub dice: Box<dyn FnMut() -> u128 + Send>,
     pub group_settings: GroupSettings,
+    pub queue_limits: QueueLimits,
     /// The last entry of the journal that was replayed.
     pub last: Lsn,
     /// Start of the first extent that is not sealed: where a checkpoint taken now would have the journal read from.
@@ -140,6 +143,7 @@ impl Shard {
             parts.view.routing.put(info);
             parts.view.show_stream(info.clone());
         }
+        parts.view.lasts.load(std::mem::take(&mut state.lasts));
         parts.view.show_all_retained(&state.retained, state.catalog.by_name(RETAINED_STREAM));
         let newest = state.partitions.values().filter_map(|held| held.view.index().rows().back().map(|row| row.position));
         parts.view.show_to(newest.max().map_or(Position(0), |at| Position(at.0 + 1)));
@@ -166,7 +170,7 @@ impl Shard {
             durable: parts.last,
             catalog_lsn: Lsn(0),
             groups_lsn: Lsn(0),
-            cursor_care: Care::starting(parts.now),
+            cursor_care: Care::starting(parts.now, parts.queue_limits),
             waiting: VecDeque::new(),
             to_wake: Vec::new(),
             room: Room::Plenty,
@@ -177,6 +181,11 @@ impl Shard {
             touched: Vec::new(),
             entry_bytes_max: parts.entry_bytes_max,
         }
+    }
+
+    /// What the next checkpoint is to hold of last values: it is found again by reading, so the journal does not.
+    pub fn remember_lasts(&mut self, changes: Vec<(bytes::Bytes, Option<bytes::Bytes>)>) {
+        changes.into_iter().for_each(|(key, value)| self.state.touch(key, value));
     }
 
     pub fn state(&self) -> &State {
@@ -216,7 +225,7 @@ impl Shard {
     pub fn next_deadline(&self) -> Millis {
         let upkeep = self.upkeep.next_due().min(self.archiving.due);
         let upkeep = self.state.expiries.next_due().map_or(upkeep, |due| upkeep.min(due.max(self.upkeep.expiry_due)));
-        let upkeep = upkeep.min(self.cursor_care.next_due(&self.state.cursors));
+        let upkeep = upkeep.min(self.cursor_care.next_due(&self.state.cursors, self.view.shown()));
         self.state.groups.next_deadline().map_or(upkeep, |groups| groups.min(upkeep))
     }
 

@@ -10,7 +10,7 @@ use firth_journal::entry::{EntryKind, read_batch, read_given_up, read_partition_
 use firth_journal::group::Located;
 use firth_journal::options::Replayed;
 use firth_model::batch::BatchHeader;
-use firth_model::ids::{ExtentNumber, Lsn, Offset, PartitionId, ProducerId, SegmentId};
+use firth_model::ids::{ExtentNumber, Lsn, Offset, PartitionId, ProducerId, SegmentId, StreamId};
 use firth_model::time::Millis;
 
 use crate::catalog::Catalog;
@@ -19,6 +19,7 @@ use crate::effect::{Effect, NodeRecord, PARTITION, partition_key, partition_of_k
 use crate::extents::Extents;
 use crate::groups::machine::Groups;
 use crate::index::{Place, Row};
+use crate::lasts::table::OfStream;
 use crate::layout::{StateDamage, Writer};
 use crate::partition::Partition;
 use crate::removals::{self, Expiries, write_runs};
@@ -37,6 +38,8 @@ pub struct State {
     pub extents: Extents,
     pub expiries: Expiries,
     pub retained: Retained,
+    /// As the checkpoint had them, until the shard is there.
+    pub lasts: HashMap<StreamId, OfStream>,
     /// Over all partitions.
     pub producers: usize,
     dirty: Dirty,
@@ -63,6 +66,7 @@ impl State {
             extents: Extents::of_size(extent_bytes),
             expiries: Expiries::default(),
             retained: Retained::default(),
+            lasts: HashMap::new(),
             producers: 0,
             dirty: Dirty::default(),
             dropped: Vec::new(),
@@ -129,6 +133,7 @@ impl State {
                 self.dirty.values.extend(gone.into_iter().map(|key| (key, None)));
             }
             Effect::Retain { subject, at } => self.retained.put(subject, *at),
+            Effect::Last(effect) => self.lasts.entry(effect.stream).or_default().load(&effect.what),
         }
     }
 

@@ -7,15 +7,17 @@ use std::sync::{Arc, PoisonError, RwLock};
 use firth_gateway::future::BoxFuture;
 use firth_gateway::refusal::Refusal;
 use firth_gateway::streams::StreamInfo;
-use firth_gateway::view::{Bounds, FoundBatch, LogView, ReadNow, Records, Waiter};
+use firth_gateway::view::{Bounds, FoundBatch, LastValues, LastsFrom, LogView, ReadNow, Records, Waiter};
 use firth_journal::entry::batch_of;
 use firth_model::filter::Filter;
 use firth_model::ids::{LeaderEpoch, Offset, PartitionId, Position, StreamId};
 use firth_model::limits::COLD_READ_THREADS;
 use firth_model::names::StreamName;
+use firth_model::removed::RunSet;
 
 use crate::cold::ColdThreads;
-use crate::index::Spot;
+use crate::index::{Row, Spot};
+use crate::lasts::table::Lasts;
 use crate::partition_view::PartitionView;
 use crate::read_behind::{self, Sources};
 use crate::retained::{RETAINED_STREAM, Retained};
@@ -32,6 +34,10 @@ pub struct View {
     pub routing: Arc<Routing>,
     shown: AtomicU64,
     retained: RwLock<(Option<PartitionId>, Retained)>,
+    /// Records that queues lost to their limits.
+    pub dropped: AtomicU64,
+    /// The last values that streams offer.
+    pub lasts: Arc<Lasts>,
     sources: Sources,
     cold: ColdThreads,
 }
@@ -51,6 +57,8 @@ impl View {
             routing: Arc::default(),
             shown: AtomicU64::new(0),
             retained: RwLock::default(),
+            dropped: AtomicU64::new(0),
+            lasts: Arc::default(),
             sources,
             cold: ColdThreads::idle(),
         }
@@ -62,6 +70,7 @@ impl View {
         if info.name.as_str() == RETAINED_STREAM {
             self.retained.write().unwrap_or_else(PoisonError::into_inner).0 = info.partitions.first().copied();
         }
+        self.lasts.show(&info);
         if !info.policy.hidden {
             streams.by_name.insert(info.name.clone(), info.clone());
         }
@@ -94,6 +103,7 @@ impl View {
             streams.by_name.remove(&info.name);
         }
         drop(streams);
+        self.lasts.hide(info.id);
         let mut hidden = Vec::new();
         let mut partitions = self.partitions.write().unwrap_or_else(PoisonError::into_inner);
         hidden.extend(info.partitions.iter().filter_map(|id| partitions.remove(id)));
@@ -116,6 +126,22 @@ impl View {
 
     fn partition(&self, id: PartitionId) -> Option<Arc<PartitionView>> {
         self.partitions.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    /// Offsets of the partition that readers step over.
+    pub fn removed(&self, partition: PartitionId) -> Option<Arc<RunSet>> {
+        self.partition(partition)?.removed()
+    }
+
+    /// The offset behind the batch, or the part of an extent or segment, that holds this one.
+    pub fn behind_piece_of(&self, partition: PartitionId, offset: Offset) -> Option<Offset> {
+        let partition = self.partition(partition)?;
+        let index = partition.index();
+        match index.find(offset) {
+            Spot::Span(span) => Some(span.end),
+            Spot::Row(at) => index.rows().get(at).map(Row::end),
+            Spot::End => None,
+        }
     }
 
     /// As `read_memory`, without the removed records.
@@ -248,5 +274,25 @@ impl LogView for View {
         let retained = self.retained.read().unwrap_or_else(PoisonError::into_inner);
         let offsets = retained.1.matching(filter);
         retained.0.filter(|_| !offsets.is_empty()).map(|partition| (partition, offsets))
+    }
+    fn dropped_of_queues(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    fn last_values_ready(&self, filter: &Filter) -> Option<BoxFuture<'static, ()>> {
+        self.lasts.ready(filter, |partition| self.partition(partition).map(|partition| partition.durable_end()))
+    }
+
+    fn last_values(&self, filter: &Filter, from: Option<&LastsFrom>, at_most: usize) -> LastValues {
+        let mut found = self.lasts.find(filter, from, at_most);
+        let retained = self.retained.read().unwrap_or_else(PoisonError::into_inner);
+        for value in &mut found.values {
+            value.retained = retained.0.zip(retained.1.at(&value.subject));
+        }
+        found
+    }
+
+    fn has_last_value(&self, subject: &[u8]) -> bool {
+        self.lasts.has(subject)
     }
 }

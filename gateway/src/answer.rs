@@ -26,6 +26,12 @@ pub enum Event {
     Live(VecDeque<LiveDelivery>),
     /// The connection was too slow for its live subscriptions and gets nothing of them any more.
     Overrun,
+    /// The queue of a cursor that the connection is attached to was over its limit and lost these records: they are settled.
+    Dropped {
+        partition: PartitionId,
+        /// As (first, end), ascending.
+        runs: Vec<(Offset, Offset)>,
+    },
 }
 
 #[derive(Debug)]

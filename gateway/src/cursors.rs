@@ -62,6 +62,8 @@ pub enum Settlement {
     Done { from: Offset, to: Offset },
     /// Remembers that the record was handed out: `tag` and `stage` are the protocol's.
     Mark { offset: Offset, tag: u32, stage: u8 },
+    /// Counts one more attempt to have the record done. Lazy: a crash may forget some, and never adds any.
+    HandedOut { offset: Offset },
 }
 
 #[derive(Debug)]
@@ -103,6 +105,8 @@ pub struct Leg {
     pub settled: Vec<(Offset, Offset)>,
     /// Handed out and not settled, ascending.
     pub marks: Vec<Mark>,
+    /// How often what is not settled was handed out, where somebody counted, ascending.
+    pub attempts: Vec<(Offset, u32)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,6 +127,8 @@ pub struct CursorReport {
     pub notes: Vec<(u32, Bytes)>,
     /// Records that are stored and not settled.
     pub unsettled: u64,
+    /// Records that it lost to its limits since the node started.
+    pub dropped: u64,
 }
 
 /// What a publish leaves behind with a cursor, in the group of its record. A publish whose note is there already is answered as a

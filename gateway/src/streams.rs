@@ -41,6 +41,8 @@ pub struct Policy {
     pub dirty_ratio_percent: u8,
     /// Filters whose messages the stream stores, beside those of its own subject. A hidden stream has no other.
     pub captures: Vec<Filter>,
+    /// Offers its newest record of each subject to who subscribes, as a retained message is.
+    pub offers_last: bool,
     /// Not listed, and no protocol's to name: the product's own.
     pub hidden: bool,
 }
@@ -60,6 +62,7 @@ impl Default for Policy {
             compaction_lag_max_ms: None,
             dirty_ratio_percent: 50,
             captures: Vec::new(),
+            offers_last: false,
             hidden: false,
         }
     }

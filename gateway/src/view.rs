@@ -63,6 +63,33 @@ pub struct FoundBatch {
     pub max_timestamp: i64,
 }
 
+/// The newest record of a subject in a stream that offers it. The record may be gone by the time it is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastValue {
+    /// In canonical text. The record may name another, which its stream does not capture: this one counts.
+    pub subject: Bytes,
+    pub partition: PartitionId,
+    pub offset: Offset,
+    /// The retained message of the same subject: the newer of both counts.
+    pub retained: Option<(PartitionId, Offset)>,
+}
+
+/// Where a search for last values goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastsFrom {
+    pub stream: StreamId,
+    /// Subjects behind this one; `None`: all of the stream.
+    pub after: Option<Bytes>,
+}
+
+/// Part of the last values that were asked for.
+#[derive(Clone, Debug, Default)]
+pub struct LastValues {
+    pub values: Vec<LastValue>,
+    /// `None`: these were the last.
+    pub next: Option<LastsFrom>,
+}
+
 pub trait LogView: Send + Sync {
     fn stream(&self, name: &str) -> Option<Arc<StreamInfo>>;
     fn stream_by_id(&self, id: StreamId) -> Option<Arc<StreamInfo>>;
@@ -89,6 +116,23 @@ pub trait LogView: Send + Sync {
     fn shown(&self) -> Position;
     /// Where the retained messages lie whose subjects match: the offsets in the partition, in the order of their subjects.
     fn retained(&self, filter: &Filter) -> Option<(PartitionId, Vec<Offset>)>;
+    /// Records that queues lost to their limits since the node started.
+    fn dropped_of_queues(&self) -> u64 {
+        0
+    }
+    /// `None`: no stream offers last values that the filter might match. Otherwise resolves when what is durable now is among them, or
+    /// when that takes too long.
+    fn last_values_ready(&self, _filter: &Filter) -> Option<BoxFuture<'static, ()>> {
+        None
+    }
+    /// Last values whose subjects match: about `at_most`, maybe none although there are more to come. Each subject once.
+    fn last_values(&self, _filter: &Filter, _from: Option<&LastsFrom>, _at_most: usize) -> LastValues {
+        LastValues::default()
+    }
+    /// Whether a stream offers a last value of the subject, in canonical text.
+    fn has_last_value(&self, _subject: &[u8]) -> bool {
+        false
+    }
 }
 
 /// Who is subscribed to what, now.

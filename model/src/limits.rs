@@ -96,6 +96,12 @@ pub const MQTT_SUBSCRIPTIONS_MAX: usize = 100_000;
 pub const MQTT_LEG_READ_BYTES: u32 = 64 << 10;
 /// Retained messages that one round of an MQTT subscription reads.
 pub const MQTT_RETAINED_ROUND: usize = 64;
+/// Last values of streams that one look for a subscription visits: it holds off who finds new ones.
+pub const LAST_VALUES_LOOK: usize = 8_192;
+/// Last values that a node offers, over all streams: about 150 bytes of memory each, and the text of the subject.
+pub const LAST_VALUES_MAX: usize = 2_000_000;
+/// Bytes of a partition that are read at once to find its last values.
+pub const LAST_VALUES_READ_BYTES: u32 = 1 << 20;
 /// Queue cursors of a node: their state lies in memory.
 pub const CURSORS_MAX: usize = 1_000_000;
 /// Bytes of a cursor's name: the longest client id of MQTT behind a protocol's prefix.
@@ -114,10 +120,14 @@ pub const CURSOR_MARKS_MAX: usize = 65_535;
 pub const CURSOR_RUNS_MAX: usize = 4096;
 /// Cursor ids reserved by one durable entry.
 pub const CURSOR_ID_BLOCK: u64 = 1000;
-/// Records that a filter stream keeps for cursors that do not come back; the oldest go first.
-pub const FILTER_STREAM_RECORDS_MAX: u64 = 1_000_000;
-/// Bytes that a filter stream keeps for cursors that do not come back.
-pub const FILTER_STREAM_BYTES_MAX: u64 = 1 << 30;
+/// Unsettled records of one queue cursor, unless set otherwise: hours of a busy sensor, for a client that does not come back.
+pub const QUEUE_RECORDS_MAX: u64 = 1_000_000;
+/// Their bytes, unless set otherwise: one client that does not come back must not fill a disk.
+pub const QUEUE_BYTES_MAX: u64 = 1 << 30;
+/// Queue cursors that the shard looks at in one go, whether they are over their limits: publishers wait as long.
+pub const QUEUES_LOOK: usize = 10_000;
+/// Batches of one queue cursor that are dropped in one go, for the same reason.
+pub const QUEUE_DROPS_AT_ONCE: usize = 20_000;
 /// Bytes of messages that one connection published under one subject and that become one batch: a reader gets all of a batch.
 pub const JOINED_BYTES_MAX: usize = 64 << 10;
 /// Messages of groups that wait for one member of MQTT's shared subscriptions: what its connection sends in one go.

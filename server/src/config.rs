@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 
+use firth_broker::cursors::limits::{Drops, QueueLimits};
+use firth_gateway::message::Overflow;
 use firth_mqtt::node::MqttSettings;
 
 use crate::settings::{Kind, SETTINGS, Setting, find, nearest};
@@ -93,6 +95,8 @@ pub fn check(setting: &Setting, value: &str) -> Result<()> {
         Kind::Text => Ok(()),
         Kind::Switch if matches!(value, "true" | "false") => Ok(()),
         Kind::Switch => bail!("must be true or false"),
+        Kind::OneOf(words) if words.contains(&value) => Ok(()),
+        Kind::OneOf(words) => bail!("must be one of {}", words.join(", ")),
         Kind::Number { min, max } => match value.parse::<i64>() {
             Ok(number) if (min..=max).contains(&number) => Ok(()),
             _ => bail!("must be a number from {min} to {max}"),
@@ -145,6 +149,7 @@ pub struct Config {
     pub session_ms_min: i64,
     pub session_ms_max: i64,
     pub mqtt: MqttSettings,
+    pub queues: QueueLimits,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -204,6 +209,17 @@ impl Config {
                 packet_bytes_max: values.number("mqtt.packet_bytes_max")?,
                 keep_alive_s_max: values.number("mqtt.keep_alive_s_max")?,
                 session_expiry_s_max: values.number("mqtt.session_expiry_s_max")?,
+                live_overflow: match values.text("mqtt.live_overflow") {
+                    "drop_oldest" => Overflow::DropOldest,
+                    "disconnect" => Overflow::Disconnect,
+                    _ => Overflow::DropNewest,
+                },
+            },
+            queues: QueueLimits {
+                records: values.required("mqtt.queue_records_max")?,
+                bytes: values.required("mqtt.queue_bytes_max")?,
+                drops: if values.text("mqtt.queue_drops") == "newest" { Drops::Newest } else { Drops::Oldest },
+                in_flight: values.required("mqtt.in_flight_max")?,
             },
         })
     }

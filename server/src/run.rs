@@ -82,6 +82,7 @@ fn open(config: &Config, identity: &identity::Identity) -> Result<Node> {
             session_timeout_max_ms: config.session_ms_max,
             ..GroupSettings::default()
         },
+        queues: config.queues,
         memory,
     };
     // The directories were made without their names being durable; nothing was acknowledged in them yet.

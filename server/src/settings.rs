@@ -19,6 +19,7 @@ pub struct Setting {
 pub enum Kind {
     Text,
     Switch,
+    OneOf(&'static [&'static str]),
     /// An integer in this range.
     Number {
         min: i64,
@@ -95,6 +96,30 @@ pub const SETTINGS: &[Setting] = &[
         kind: number(1, u32::MAX as i64),
         default: "",
         about: "Longest time for which an MQTT session is kept without a connection; by default as long as its client asks.",
+    },
+    Setting {
+        name: "mqtt.queue_records_max",
+        kind: number(1, 1 << 40),
+        default: "1000000",
+        about: "Messages that an MQTT session holds for its client; beyond that some are dropped, and counted.",
+    },
+    Setting {
+        name: "mqtt.queue_bytes_max",
+        kind: number(1 << 10, 1 << 50),
+        default: "1073741824",
+        about: "Bytes of messages that an MQTT session holds for its client, about.",
+    },
+    Setting {
+        name: "mqtt.queue_drops",
+        kind: Kind::OneOf(&["oldest", "newest"]),
+        default: "oldest",
+        about: "The end of an MQTT session that is over its limits that loses messages.",
+    },
+    Setting {
+        name: "mqtt.live_overflow",
+        kind: Kind::OneOf(&["drop_newest", "drop_oldest", "disconnect"]),
+        default: "drop_newest",
+        about: "What becomes of messages that no session keeps, for an MQTT client that is 8 MiB of them behind.",
     },
     Setting {
         name: "journal.extent_bytes",

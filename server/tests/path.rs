@@ -93,6 +93,7 @@ fn node() -> Node {
         dice: Box::new(|| 7),
         info: NodeInfo { id: 1, cluster: uuid::Uuid::nil() },
         groups: GroupSettings::default(),
+        queues: firth_broker::cursors::limits::QueueLimits::default(),
         memory: firth_model::ledger::Shares::default(),
     };
     Node::open(parts).expect("an empty disk opens")

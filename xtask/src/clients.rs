@@ -47,6 +47,8 @@ const MQTT: &[&str] = &[
     "mqtt/test_delivery.py",
     "mqtt/test_flow.py",
     "mqtt/test_format.py",
+    "mqtt/test_last_values.py",
+    "mqtt/test_overflow.py",
     "mqtt/test_properties.py",
     "mqtt/test_publish.py",
     "mqtt/test_retained.py",

@@ -43,6 +43,8 @@ struct Settling<'a> {
     runs: RunSet,
     changed: bool,
     marks: usize,
+    /// Counted in this move.
+    attempts: BTreeMap<u64, u32>,
 }
 
 impl Cursors {
@@ -120,23 +122,29 @@ impl Cursors {
     ) -> Result<(Vec<CursorEffect>, bool), Refusal> {
         let held = self.attached(attachment)?;
         let cursor = attachment.cursor;
-        let mut effects = Vec::new();
+        let (mut effects, mut handed) = (Vec::new(), Vec::new());
         let mut legs: BTreeMap<PartitionId, Settling<'_>> = BTreeMap::new();
         for Settle { partition, what } in settles {
             let (Some(leg), Some(next)) = (held.leg(*partition), next(*partition)) else { continue };
             let settling = legs.entry(*partition).or_insert_with(|| Settling::of(leg));
             match what {
-                Settlement::Done { from, to } => settling.done(*from, (*to).min(next)),
+                Settlement::Done { from, to } => drop(settling.done(*from, (*to).min(next))),
                 Settlement::Mark { offset, tag, stage } if *offset < next => {
                     if settling.mark(*offset, (*tag, *stage))? {
                         let mark = firth_gateway::cursors::Mark { offset: *offset, tag: *tag, stage: *stage };
                         effects.push(CursorEffect::PutMark { cursor, partition: *partition, mark });
                     }
                 }
-                Settlement::Mark { .. } => {}
+                Settlement::HandedOut { offset } if *offset < next => {
+                    if let Some(attempts) = settling.handed_out(*offset) {
+                        handed.push(CursorEffect::PutAttempts { cursor, partition: *partition, offset: *offset, attempts });
+                    }
+                }
+                Settlement::Mark { .. } | Settlement::HandedOut { .. } => {}
             }
         }
         let marked = !effects.is_empty();
+        effects.append(&mut handed);
         for (partition, settling) in legs.into_iter().filter(|(_, settling)| settling.changed) {
             let (before, after) = (settling.leg.settled.runs(), settling.runs.runs());
             if after > CURSOR_RUNS_MAX && after > before {
@@ -145,6 +153,15 @@ impl Cursors {
             effects.push(CursorEffect::PutSettled { cursor, partition, floor: settling.floor, runs: settling.runs });
         }
         Ok((effects, marked))
+    }
+
+    /// The effect that takes these runs from a leg, and how many records that are. `None`: none.
+    pub(super) fn dropping(&self, cursor: CursorId, partition: PartitionId, runs: &[(Offset, Offset)]) -> Option<(CursorEffect, u64)> {
+        let leg = self.get(cursor)?.leg(partition)?;
+        let mut settling = Settling::of(leg);
+        let dropped = runs.iter().map(|(from, to)| settling.done(*from, *to)).sum();
+        let effect = CursorEffect::PutSettled { cursor, partition, floor: settling.floor, runs: settling.runs };
+        settling.changed.then_some((effect, dropped))
     }
 
     pub fn noting(&self, attachment: Attachment, notes: Vec<(u32, Option<Bytes>)>) -> Result<Vec<CursorEffect>, Refusal> {
@@ -189,19 +206,35 @@ pub fn receipt_effect(receipt: &Receipt) -> CursorEffect {
 
 impl<'a> Settling<'a> {
     fn of(leg: &'a HeldLeg) -> Settling<'a> {
-        Settling { leg, floor: leg.floor, runs: leg.settled.clone(), changed: false, marks: leg.marks.len() }
+        Settling { leg, floor: leg.floor, runs: leg.settled.clone(), changed: false, marks: leg.marks.len(), attempts: BTreeMap::new() }
     }
 
-    fn done(&mut self, from: Offset, to: Offset) {
+    /// How many records that settles.
+    fn done(&mut self, from: Offset, to: Offset) -> u64 {
         let from = from.max(self.floor);
-        if from >= to || self.runs.insert(from.0..to.0) == 0 {
-            return;
+        let settled = if from < to { self.runs.insert(from.0..to.0) } else { 0 };
+        if settled == 0 {
+            return 0;
         }
         self.changed = true;
         if let Some(run) = self.runs.run_at(self.floor.0) {
             self.floor = Offset(run.end);
             self.runs.trim_below(run.end);
         }
+        settled
+    }
+
+    /// How often the record was handed out now. `None`: nobody counts it, because it is settled or there are too many.
+    fn handed_out(&mut self, offset: Offset) -> Option<u32> {
+        let known = self.attempts.get(&offset.0).or_else(|| self.leg.attempts.get(&offset.0)).copied();
+        let settled = offset < self.floor || self.runs.contains(offset.0);
+        let full = known.is_none() && self.leg.attempts.len() + self.attempts.len() >= CURSOR_MARKS_MAX;
+        if settled || full {
+            return None;
+        }
+        let attempts = known.unwrap_or(0).saturating_add(1);
+        self.attempts.insert(offset.0, attempts);
+        Some(attempts)
     }
 
     /// Whether the mark says anything new.

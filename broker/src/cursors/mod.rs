@@ -2,11 +2,13 @@
 //!
 //! `state` is what is remembered and its bytes, `table` holds all cursors and is the only code that changes the durable part, `filters`
 //! knows the streams that legs lie on, `deciding` says what a move comes to without changing anything, `serving` does it in the shard:
-//! effects, answers, hidden streams, upkeep.
+//! effects, answers, hidden streams, upkeep. `limits` says what a queue that is over its limits loses, `limiting` takes it away.
 
 pub mod care;
 pub mod deciding;
 mod filters;
+mod limiting;
+pub mod limits;
 mod serving;
 pub mod state;
 pub mod table;

@@ -15,7 +15,6 @@ use firth_gateway::view::LogView;
 use firth_journal::spares::Room;
 use firth_model::filter::Filter;
 use firth_model::ids::{Lsn, Offset, PartitionId, StreamId};
-use firth_model::limits::{FILTER_STREAM_BYTES_MAX, FILTER_STREAM_RECORDS_MAX};
 use firth_model::names::StreamName;
 use firth_model::time::Millis;
 
@@ -36,6 +35,9 @@ impl Shard {
     pub(crate) fn cursor(&mut self, ask: CursorMove, reply: ReplyTo) {
         let before = self.last;
         let outcome = self.cursor_move(ask);
+        if let Ok((CursorAnswer::Attached(attached), _)) = &outcome {
+            self.cursor_care.attached.insert(attached.attachment.cursor, std::sync::Arc::downgrade(&reply.outbox));
+        }
         self.drop_idle_streams();
         if self.last > before {
             self.cursor_care.lsn = self.last;
@@ -96,7 +98,7 @@ impl Shard {
         }
     }
 
-    fn put(&mut self, effect: CursorEffect) {
+    pub(super) fn put(&mut self, effect: CursorEffect) {
         self.emit(&Effect::Cursor(effect));
     }
 
@@ -111,6 +113,9 @@ impl Shard {
         self.roomy(!attaching.found)?;
         let interrupted = attaching.found && self.state.cursors.get(attaching.cursor).is_some_and(|held| held.is_interrupted());
         attaching.effects.into_iter().for_each(|effect| self.put(effect));
+        if attaching.found {
+            self.limit_queue(attaching.cursor);
+        }
         let attachment = self.state.cursors.attach(attaching.cursor).expect(JUST_PUT);
         let attached = self.state.cursors.remembered(attachment, attaching.found).expect(JUST_PUT);
         Ok(Attached { interrupted, ..attached })
@@ -149,9 +154,8 @@ impl Shard {
     fn make_filter_stream(&mut self, filter: &Filter) -> Result<PartitionId, Refusal> {
         let chance = uuid::Builder::from_random_bytes((self.dice)().to_le_bytes()).into_uuid();
         let name = StreamName::parse(&format!("{NAME_BEGIN}{}", chance.simple())).map_err(|_| Refusal::InvalidName)?;
-        let kept = Policy { retention_records: Some(FILTER_STREAM_RECORDS_MAX), captures: vec![owned(filter)?], ..Policy::default() };
-        // Age removes nothing; what nobody comes back for is bounded by count and size.
-        let policy = Policy { retention_bytes: Some(FILTER_STREAM_BYTES_MAX), expires: true, ..hidden_policy(kept) };
+        // Nothing is removed but what all legs have settled; what nobody comes back for is bounded by the limits of each cursor.
+        let policy = hidden_policy(Policy { captures: vec![owned(filter)?], ..Policy::default() });
         let info = self.make_stream(name, 1, policy, BTreeMap::new())?;
         info.partitions.first().copied().ok_or(Refusal::NotFound)
     }
@@ -193,6 +197,8 @@ impl Shard {
             self.cursor_care.trim_due = self.now.plus(TRIM_EVERY_MS);
             self.trim_filter_streams();
         }
+        self.limit_queues();
+        self.say_dropped();
         if self.last > before {
             self.cursor_care.lsn = self.last;
         }

@@ -12,6 +12,7 @@
 //!                                           far it begins behind what comes before it, and its length, both varint and neither 0
 //! 0x23  cursor u64, partition u32, offset u64  a mark: tag u32, stage u8
 //! 0x24  cursor u64, number u32              a note, to the end of the value
+//! 0x26  cursor u64, partition u32, offset u64  how often a record was handed out, u32
 //! 0x25                                      end of the block of ids that may have been given out, u64
 //! ```
 //!
@@ -33,6 +34,7 @@ const SETTLED: u8 = 0x22;
 const MARK: u8 = 0x23;
 const NOTE: u8 = 0x24;
 const IDS: u8 = 0x25;
+const ATTEMPTS: u8 = 0x26;
 
 const FOR_EVER: u64 = u64::MAX;
 
@@ -89,6 +91,12 @@ pub enum CursorEffect {
         partition: PartitionId,
         mark: Mark,
     },
+    PutAttempts {
+        cursor: CursorId,
+        partition: PartitionId,
+        offset: Offset,
+        attempts: u32,
+    },
     PutNote {
         cursor: CursorId,
         number: u32,
@@ -109,6 +117,9 @@ impl CursorEffect {
             }
             CursorEffect::PutMark { cursor, partition, mark } => {
                 (mark_key(*cursor, *partition, mark.offset), Some(begin_value().u32(mark.tag).u8(mark.stage).done()))
+            }
+            CursorEffect::PutAttempts { cursor, partition, offset, attempts } => {
+                (attempts_key(*cursor, *partition, *offset), Some(begin_value().u32(*attempts).done()))
             }
             CursorEffect::PutNote { cursor, number, note } => {
                 (note_key(*cursor, *number), note.as_ref().map(|note| begin_value().raw(note).done()))
@@ -142,7 +153,7 @@ impl CursorEffect {
             return Ok(CursorEffect::PutNote { cursor, number: second, note });
         }
         let partition = PartitionId(second);
-        let offset = if kind == MARK { Offset(from.u64()?.swap_bytes()) } else { Offset(0) };
+        let offset = if matches!(kind, MARK | ATTEMPTS) { Offset(from.u64()?.swap_bytes()) } else { Offset(0) };
         from.end()?;
         match (kind, value) {
             (LEG, Some(value)) => Ok(CursorEffect::PutLeg { cursor, partition, leg: Box::new(decode_leg(value)?) }),
@@ -156,6 +167,12 @@ impl CursorEffect {
                 let mark = Mark { offset, tag: from.u32()?, stage: from.u8()? };
                 from.end()?;
                 Ok(CursorEffect::PutMark { cursor, partition, mark })
+            }
+            (ATTEMPTS, Some(value)) => {
+                let mut from = open_value(value)?;
+                let attempts = from.u32()?;
+                from.end()?;
+                Ok(CursorEffect::PutAttempts { cursor, partition, offset, attempts })
             }
             _ => Err(StateDamage { what: "unknown kind of cursor key" }),
         }
@@ -182,6 +199,10 @@ pub fn settled_key(cursor: CursorId, partition: PartitionId) -> Bytes {
 
 pub fn mark_key(cursor: CursorId, partition: PartitionId, offset: Offset) -> Bytes {
     key(MARK, cursor).raw(&partition.0.to_be_bytes()).raw(&offset.0.to_be_bytes()).done()
+}
+
+pub fn attempts_key(cursor: CursorId, partition: PartitionId, offset: Offset) -> Bytes {
+    key(ATTEMPTS, cursor).raw(&partition.0.to_be_bytes()).raw(&offset.0.to_be_bytes()).done()
 }
 
 pub fn note_key(cursor: CursorId, number: u32) -> Bytes {
@@ -313,6 +334,7 @@ mod tests {
             CursorEffect::PutSettled { cursor, partition, floor: Offset(300), runs: RunSet::default() },
             CursorEffect::PutSettled { cursor, partition, floor: Offset(300), runs: [302..303, 700..1000].into_iter().collect() },
             CursorEffect::PutMark { cursor, partition, mark: Mark { offset: Offset(301), tag: 65_535, stage: 2 } },
+            CursorEffect::PutAttempts { cursor, partition, offset: Offset(301), attempts: 3 },
             CursorEffect::PutNote { cursor, number: 12, note: Some(Bytes::from_static(b"will")) },
             CursorEffect::PutNote { cursor, number: 12, note: Some(Bytes::new()) },
             CursorEffect::PutNote { cursor, number: 12, note: None },
@@ -348,6 +370,7 @@ mod tests {
             (format!("22{leg}"), Some("01ac02".to_owned())),
             (format!("22{leg}"), Some("01ac02 0201 8d03ac02".replace(' ', ""))),
             (format!("23{leg}000000000000012d"), Some("01ffff000002".to_owned())),
+            (format!("26{leg}000000000000012d"), Some("0103000000".to_owned())),
             (format!("24{cursor}0000000c"), Some("0177696c6c".to_owned())),
             (format!("24{cursor}0000000c"), Some("01".to_owned())),
             (format!("24{cursor}0000000c"), None),

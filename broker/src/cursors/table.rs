@@ -12,7 +12,7 @@ use firth_model::removed::RunSet;
 use firth_model::time::Millis;
 
 use super::filters::FilterStreams;
-use super::state::{CursorEffect, CursorRecord, LegRecord, leg_key, mark_key, note_key, settled_key};
+use super::state::{CursorEffect, CursorRecord, LegRecord, attempts_key, leg_key, mark_key, note_key, settled_key};
 
 /// What is unsettled of one filter stream. The filter is the stream's: 100,000 legs share it.
 pub(super) struct HeldLeg {
@@ -23,6 +23,8 @@ pub(super) struct HeldLeg {
     /// Above the floor, and not touching it.
     pub settled: RunSet,
     pub marks: BTreeMap<u64, (u32, u8)>,
+    /// How often records were handed out, where that is counted.
+    pub attempts: BTreeMap<u64, u32>,
 }
 
 pub(super) struct HeldCursor {
@@ -36,6 +38,8 @@ pub(super) struct HeldCursor {
     pub legs: Vec<HeldLeg>,
     pub notes: BTreeMap<u32, Box<[u8]>>,
     pub note_bytes: usize,
+    /// Records lost to limits since the start.
+    pub dropped: u64,
 }
 
 #[derive(Default)]
@@ -74,22 +78,25 @@ impl HeldCursor {
 }
 
 impl HeldLeg {
-    /// Forgets the marks of what is settled, and says which.
-    fn unmark_settled(&mut self) -> Vec<Offset> {
-        if self.marks.is_empty() {
-            return Vec::new();
+    /// Forgets marks and attempts of what is settled, and says which keys those were.
+    fn forget_settled(&mut self, cursor: CursorId, gone: &mut Vec<Bytes>) {
+        let partition = self.partition;
+        let settled = |offset: u64| offset < self.floor.0 || self.settled.contains(offset);
+        for offset in take_settled(&mut self.marks, settled) {
+            gone.push(mark_key(cursor, partition, Offset(offset)));
         }
-        let above = self.marks.split_off(&self.floor.0);
-        let mut gone: Vec<Offset> = std::mem::replace(&mut self.marks, above).into_keys().map(Offset).collect();
-        let inside = gone.len();
-        for run in self.settled.iter() {
-            gone.extend(self.marks.range(run).map(|(offset, _)| Offset(*offset)));
+        for offset in take_settled(&mut self.attempts, settled) {
+            gone.push(attempts_key(cursor, partition, Offset(offset)));
         }
-        for offset in &gone[inside..] {
-            self.marks.remove(&offset.0);
-        }
-        gone
     }
+}
+
+fn take_settled<T>(of: &mut BTreeMap<u64, T>, settled: impl Fn(u64) -> bool) -> Vec<u64> {
+    let gone: Vec<u64> = of.keys().copied().filter(|offset| settled(*offset)).collect();
+    for offset in &gone {
+        of.remove(offset);
+    }
+    gone
 }
 
 impl Cursors {
@@ -133,12 +140,17 @@ impl Cursors {
                 let Some(leg) = self.cursors.get_mut(cursor).and_then(|held| held.leg_mut(*partition)) else { return };
                 let before = std::mem::replace(&mut leg.floor, *floor);
                 leg.settled = runs.clone();
-                gone.extend(leg.unmark_settled().into_iter().map(|offset| mark_key(*cursor, *partition, offset)));
+                leg.forget_settled(*cursor, gone);
                 self.filters.move_leg(*partition, before, *floor);
             }
             CursorEffect::PutMark { cursor, partition, mark } => {
                 if let Some(leg) = self.cursors.get_mut(cursor).and_then(|held| held.leg_mut(*partition)) {
                     leg.marks.insert(mark.offset.0, (mark.tag, mark.stage));
+                }
+            }
+            CursorEffect::PutAttempts { cursor, partition, offset, attempts } => {
+                if let Some(leg) = self.cursors.get_mut(cursor).and_then(|held| held.leg_mut(*partition)) {
+                    leg.attempts.insert(offset.0, *attempts);
                 }
             }
             CursorEffect::PutNote { cursor, number, note } => {
@@ -173,6 +185,7 @@ impl Cursors {
                 legs: Vec::new(),
                 notes: BTreeMap::new(),
                 note_bytes: 0,
+                dropped: 0,
             };
             self.cursors.insert(cursor, held);
         }
@@ -195,6 +208,7 @@ impl Cursors {
         self.filters.remove_leg(leg.partition, leg.floor);
         gone.push(settled_key(cursor, leg.partition));
         gone.extend(leg.marks.keys().map(|offset| mark_key(cursor, leg.partition, Offset(*offset))));
+        gone.extend(leg.attempts.keys().map(|offset| attempts_key(cursor, leg.partition, Offset(*offset))));
     }
 
     fn put_leg(&mut self, cursor: CursorId, partition: PartitionId, leg: &LegRecord) {
@@ -213,6 +227,7 @@ impl Cursors {
                     floor: leg.floor,
                     settled: RunSet::default(),
                     marks: BTreeMap::new(),
+                    attempts: BTreeMap::new(),
                 };
                 held.legs.insert(at, added);
                 self.filters.add_leg(partition, &leg.filter, leg.floor);
@@ -291,6 +306,8 @@ impl Cursors {
                 let (floor, runs) = (leg.floor, leg.settled.clone());
                 effects.push(CursorEffect::PutSettled { cursor, partition, floor, runs });
                 effects.extend(marks(leg).map(|mark| CursorEffect::PutMark { cursor, partition, mark }));
+                let attempts = attempts(leg).map(|(offset, attempts)| CursorEffect::PutAttempts { cursor, partition, offset, attempts });
+                effects.extend(attempts);
             }
             let notes = notes(held).map(|(number, note)| CursorEffect::PutNote { cursor, number, note: Some(note) });
             effects.extend(notes);
@@ -313,6 +330,7 @@ impl Cursors {
             floor: leg.floor,
             settled: leg.settled.iter().map(|run| (Offset(run.start), Offset(run.end))).collect(),
             marks: marks(leg).collect(),
+            attempts: attempts(leg).collect(),
         })
     }
 
@@ -320,6 +338,20 @@ impl Cursors {
         let held = self.get(attachment.cursor)?;
         let legs = held.legs.iter().filter_map(|leg| self.leg(leg)).collect();
         Some(Attached { attachment, found, interrupted: false, legs, notes: notes(held).collect() })
+    }
+
+    /// Some cursors whose names follow this one, in their order, and the last of the names; `None`: there are no more.
+    pub(super) fn some_after(&self, name: &[u8], at_most: usize) -> (Vec<CursorId>, Option<Arc<[u8]>>) {
+        let after = self.by_name.range::<[u8], _>((std::ops::Bound::Excluded(name), std::ops::Bound::Unbounded)).take(at_most);
+        let some: Vec<(&Arc<[u8]>, CursorId)> = after.map(|(name, cursor)| (name, *cursor)).collect();
+        let last = some.last().filter(|_| some.len() == at_most).map(|(name, _)| (*name).clone());
+        (some.into_iter().map(|(_, cursor)| cursor).collect(), last)
+    }
+
+    pub(super) fn count_dropped(&mut self, cursor: CursorId, records: u64) {
+        if let Some(held) = self.cursors.get_mut(&cursor) {
+            held.dropped += records;
+        }
     }
 
     /// The cursors whose name begins so. `bounds` says where a partition begins and ends.
@@ -336,6 +368,7 @@ impl Cursors {
                 filters: held.legs.iter().filter_map(|leg| self.filters.filter(leg.partition).cloned()).collect(),
                 notes: notes(held).collect(),
                 unsettled: held.legs.iter().map(|leg| unsettled(leg, &bounds)).sum(),
+                dropped: held.dropped,
             }
         };
         held.map(report).collect()
@@ -344,6 +377,10 @@ impl Cursors {
 
 fn marks(leg: &HeldLeg) -> impl Iterator<Item = Mark> + '_ {
     leg.marks.iter().map(|(&offset, &(tag, stage))| Mark { offset: Offset(offset), tag, stage })
+}
+
+fn attempts(leg: &HeldLeg) -> impl Iterator<Item = (Offset, u32)> + '_ {
+    leg.attempts.iter().map(|(&offset, &attempts)| (Offset(offset), attempts))
 }
 
 fn notes(held: &HeldCursor) -> impl Iterator<Item = (u32, Bytes)> + '_ {

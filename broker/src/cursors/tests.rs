@@ -388,3 +388,22 @@ proptest! {
         prop_assert_eq!(ours, theirs);
     }
 }
+
+#[test]
+fn attempts_are_counted_until_the_record_is_settled() {
+    let mut desk = Desk::fresh();
+    let (attachment, _) = desk.attach("a", false, Keep::Ever);
+    desk.bind(attachment, PARTITION, "a/#", Offset(10));
+    let handed = |offset| Settlement::HandedOut { offset: Offset(offset) };
+    let marked = desk.settle(attachment, &[handed(10), handed(12), handed(12), handed(9), handed(END.0)]);
+    assert_eq!(marked, Ok(false), "nobody waits for it to be durable");
+    desk.settle(attachment, &[handed(12), handed(11), done(11, 12), handed(11)]).expect("settles");
+    let (attachment, _) = desk.attach("a", false, Keep::Ever);
+    assert_eq!(desk.leg(attachment.cursor).attempts, [(Offset(10), 1), (Offset(12), 3)]);
+    assert_eq!(desk.replayed().dump(), desk.state.dump());
+    desk.settle(attachment, &[done(10, 11)]).expect("settles");
+    assert_eq!(desk.leg(attachment.cursor).attempts, [(Offset(12), 3)]);
+    desk.settle(attachment, &[done(12, 13), handed(12)]).expect("settles");
+    assert!(desk.leg(attachment.cursor).attempts.is_empty());
+    assert_eq!(desk.replayed().dump(), desk.state.dump());
+}

@@ -20,6 +20,7 @@ pub const BATCH_BYTES_MAX: u32 = 30 << 20;
 const CLEANUP_POLICY: &str = "cleanup.policy";
 const DELETE_RETENTION_MS: &str = "delete.retention.ms";
 const FIRTH_CAPTURES: &str = "firth.captures";
+const FIRTH_RETAIN: &str = "firth.retain";
 const FIRTH_RETENTION_RECORDS: &str = "firth.retention.records";
 const MAX_COMPACTION_LAG_MS: &str = "max.compaction.lag.ms";
 const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
@@ -67,6 +68,8 @@ pub const TOPIC_SETTINGS: &[Setting] = &[
         "Wait before a removed file is deleted. Without effect: topics have no files of their own."),
     setting(FIRTH_CAPTURES, Kind::List, "", Rule::Filters, &[],
         "Filters over subjects whose records the topic stores, beside its own subject. Firth's own: Apache Kafka has no such setting."),
+    setting(FIRTH_RETAIN, Kind::Text, "none", Rule::Among(&["last", "none"]), &[],
+        "Whether MQTT subscribers are offered the last record of each subject. Firth's own: Apache Kafka has no such setting."),
     setting(FIRTH_RETENTION_RECORDS, Kind::Long, "-1", at_least(-1), &[],
         "Records at which a partition loses its oldest ones; -1 sets no limit. Firth's own: Apache Kafka has no such setting."),
     setting("flush.messages", Kind::Long, LONG_MAX, at_least(1), &["log.flush.interval.messages"],
@@ -173,6 +176,7 @@ pub fn policy(settings: &BTreeMap<String, String>) -> Policy {
         compaction_lag_max_ms: limit(MAX_COMPACTION_LAG_MS, default.compaction_lag_max_ms).filter(|&lag| lag < i64::MAX as u64),
         dirty_ratio_percent: settings.get(MIN_CLEANABLE_DIRTY_RATIO).map_or(default.dirty_ratio_percent, |value| percent(value)),
         captures: settings.get(FIRTH_CAPTURES).map(|value| captures(value)).unwrap_or_default(),
+        offers_last: settings.get(FIRTH_RETAIN).is_some_and(|value| value == "last"),
         hidden: false,
     }
 }
@@ -213,7 +217,7 @@ mod tests {
 
     #[test]
     fn the_table_is_in_order_and_its_defaults_are_values() {
-        assert_eq!(TOPIC_SETTINGS.len(), 35);
+        assert_eq!(TOPIC_SETTINGS.len(), 36);
         assert!(TOPIC_SETTINGS.is_sorted_by_key(|setting| setting.name));
         for setting in TOPIC_SETTINGS {
             assert_eq!(setting.parse(setting.default).as_deref(), Ok(setting.default));
@@ -243,6 +247,7 @@ mod tests {
             ("max.compaction.lag.ms", "7"),
             ("min.cleanable.dirty.ratio", "0.29"),
             ("firth.captures", "a/*/c,b/>"),
+            ("firth.retain", "last"),
         ]);
         let expected = Policy {
             retention_ms: None,
@@ -257,6 +262,7 @@ mod tests {
             compaction_lag_max_ms: Some(7),
             dirty_ratio_percent: 29,
             captures: ["a/*/c", "b/>"].map(|text| Filter::parse(text).expect("a filter").with_reserved(Reserved::Hidden)).to_vec(),
+            offers_last: true,
             hidden: false,
         };
         assert_eq!(policy(&check(&settings).expect("good")), expected);

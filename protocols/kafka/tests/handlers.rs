@@ -158,7 +158,7 @@ async fn topics_are_made_as_asked_or_refused_one_by_one() {
     assert_eq!((set.num_partitions, set.replication_factor), (2, 1));
     let configs = set.configs.as_ref().expect("told");
     let retention = configs.iter().find(|config| config.name == "retention.ms").expect("there");
-    assert_eq!((retention.value.as_deref(), retention.config_source, configs.len()), (Some("1000"), 1, 35));
+    assert_eq!((retention.value.as_deref(), retention.config_source, configs.len()), (Some("1000"), 1, 36));
     let exists = ask!(peer, CreateTopics 2, create(vec![topic("plain")]));
     assert_eq!(exists.topics[0].error_code, errors::TOPIC_ALREADY_EXISTS);
     let all = ask!(peer, Metadata 9, MetadataRequest::default());
@@ -313,7 +313,7 @@ async fn topic_settings_are_changed_step_by_step_and_shown() {
     let mut peer = node.connect();
     make(&mut peer, 1).await;
     let all = describe(&mut peer, 2, "t", None).await;
-    assert_eq!((all.error_code, all.configs.len()), (errors::NONE, 35));
+    assert_eq!((all.error_code, all.configs.len()), (errors::NONE, 36));
     assert!(all.configs.iter().all(|config| config.documentation.as_ref().is_some_and(|text| !text.is_empty())));
     let of = |result: &DescribeConfigsResult| {
         let config = &result.configs[0];

@@ -33,7 +33,7 @@ pub async fn run(node: Arc<Node>, broker: Broker, mut stop: StopSignal) {
     loop {
         tokio::select! {
             () = tokio::time::sleep(SYS_INTERVAL) => {
-                for mut message in sys::values(&node, broker.now()) {
+                for mut message in sys::values(&node, &broker) {
                     // Nothing of it is stored: who subscribes is given the values of that moment.
                     message.retain = false;
                     publish(&mut connection, message).await;

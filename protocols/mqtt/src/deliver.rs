@@ -88,6 +88,7 @@ impl Session {
             return false;
         };
         let (subscription, message, position) = (replayed.subscription, replayed.message.clone(), replayed.position);
+        let last_value = replayed.last_value;
         let Some(grant) = self.subscriptions.grant_of(&[subscription], false) else {
             self.replays.pop();
             return true;
@@ -97,8 +98,8 @@ impl Session {
             return false;
         }
         self.replays.pop();
-        let newer = self.queue.iter().any(|live| live.message.retain && live.message.subject == message.subject);
-        if !newer && !self.comes_by_leg(subscription, &message, position) {
+        let newer = self.queue.iter().any(|live| (live.message.retain || last_value) && live.message.subject == message.subject);
+        if !newer && !is_expired(&message, self.broker.now()) && !self.comes_by_leg(subscription, &message, position) {
             self.deliver(Parcel { message: &message, grant, retain: true, source: None, again: None });
         }
         true

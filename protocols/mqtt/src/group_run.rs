@@ -112,9 +112,10 @@ impl Run {
                 // What is guaranteed comes by the leg.
                 Event::Live(deliveries) => {
                     let plain: VecDeque<LiveDelivery> = deliveries.into_iter().filter(|one| !one.message.guaranteed).collect();
-                    self.live.add(plain);
+                    self.live.add(plain, Overflow::DropNewest);
                 }
                 Event::Reply { result: Err(Refusal::Conflict), .. } => fenced = true,
+                Event::Dropped { partition, runs } => self.legs.skip(partition, &runs),
                 Event::Reply { .. } | Event::Overrun => {}
             }
         }

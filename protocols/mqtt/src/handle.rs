@@ -15,6 +15,9 @@ use crate::reasons::reason_of;
 use crate::session::{Asked, Ending, Session};
 use crate::window::{InFlight, Stage};
 
+/// How often the log says that a client loses live messages.
+const DROPS_SAID_EVERY_MS: i64 = 60_000;
+
 impl Session {
     /// Takes every whole packet out of what was received, up to one that has to wait for the node.
     pub fn decode(&mut self) {
@@ -145,11 +148,40 @@ impl Session {
     pub fn event(&mut self, event: Event) {
         match event {
             Event::Live(deliveries) => {
-                let dropped = self.queue.add(deliveries);
-                self.node.counts.dropped.fetch_add(dropped, std::sync::atomic::Ordering::Relaxed);
+                let (dropped, overrun) = self.queue.add(deliveries, self.node.settings.live_overflow);
+                self.count_dropped(dropped);
+                if overrun {
+                    self.end(Ending::Refused(ReasonCode::QuotaExceeded));
+                }
             }
-            Event::Overrun => self.end(Ending::Refused(ReasonCode::QuotaExceeded)),
+            Event::Dropped { partition, runs } => {
+                if let Some(durable) = &mut self.durable {
+                    durable.legs.skip(partition, &runs);
+                }
+            }
+            Event::Overrun => {
+                self.count_dropped(0);
+                self.end(Ending::Refused(ReasonCode::QuotaExceeded));
+            }
             Event::Reply { tag, result } => self.replied(tag, result),
+        }
+    }
+
+    /// So many, and those that were dropped before they came here.
+    fn count_dropped(&mut self, records: u64) {
+        let outside = self.connection.dropped();
+        let records = records + outside - std::mem::replace(&mut self.live_drops.outside, outside);
+        if records == 0 {
+            return;
+        }
+        self.node.counts.dropped.fetch_add(records, std::sync::atomic::Ordering::Relaxed);
+        let drops = &mut self.live_drops;
+        drops.unsaid += records;
+        let now = self.broker.now();
+        if drops.said.is_none_or(|said| now.since(said) >= DROPS_SAID_EVERY_MS) {
+            drops.said = Some(now);
+            let records = std::mem::take(&mut drops.unsaid);
+            tracing::warn!(client = self.client.id.as_str(), records, "a client is too slow: live messages were dropped");
         }
     }
 

@@ -95,6 +95,17 @@ impl Legs {
         readers.for_each(|reader| reader.closing = closing);
     }
 
+    /// These runs, ascending, were settled by somebody else: what of them is not handed out yet is passed over.
+    pub fn skip(&mut self, partition: PartitionId, runs: &[(Offset, Offset)]) {
+        let Some(reader) = self.readers.iter_mut().find(|reader| reader.partition == partition) else { return };
+        for (from, to) in runs {
+            reader.ahead.retain(|(_, stored)| stored.offset < *from || stored.offset >= *to);
+            let at = reader.settled.partition_point(|(first, _)| first < from);
+            reader.settled.insert(at, (*from, *to));
+        }
+        self.stale = true;
+    }
+
     pub fn is_empty(&self) -> bool {
         self.readers.is_empty()
     }

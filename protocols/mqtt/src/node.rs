@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use firth_gateway::message::Overflow;
 use firth_model::limits::{MQTT_IN_FLIGHT_MAX, MQTT_PACKET_BYTES, MQTT_RECEIVE_MAXIMUM, MQTT_TOPIC_ALIASES, REQUEST_BYTES_MAX};
 use firth_model::time::Millis;
 
@@ -27,6 +28,8 @@ pub struct MqttSettings {
     pub keep_alive_s_max: Option<u16>,
     /// The longest time for which a session is kept, also of clients before 5.0 that ask for ever.
     pub session_expiry_s_max: Option<u32>,
+    /// What becomes of live messages of a client that is too slow for them.
+    pub live_overflow: Overflow,
 }
 
 impl Default for MqttSettings {
@@ -38,6 +41,7 @@ impl Default for MqttSettings {
             packet_bytes_max: None,
             keep_alive_s_max: None,
             session_expiry_s_max: None,
+            live_overflow: Overflow::DropNewest,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use firth_gateway::message::LiveDelivery;
+use firth_gateway::message::{LiveDelivery, Overflow};
 use firth_model::ids::Position;
 use firth_model::limits::LIVE_BYTES_MAX;
 
@@ -14,25 +14,36 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// How many found no room.
-    pub fn add(&mut self, deliveries: VecDeque<LiveDelivery>) -> u64 {
+    /// How many were dropped, and whether the client is not to be served any more.
+    pub fn add(&mut self, deliveries: VecDeque<LiveDelivery>, overflow: Overflow) -> (u64, bool) {
         if self.waiting.is_empty() {
             // As many as the outbox took, which has the same bound.
             self.bytes = deliveries.iter().map(|delivery| delivery.message.weight()).sum();
             self.waiting = deliveries;
-            return 0;
+            return (0, false);
         }
         let mut dropped = 0;
         for delivery in deliveries {
             let bytes = delivery.message.weight();
+            // One message is always taken, however large.
+            while self.bytes + bytes > LIVE_BYTES_MAX
+                && overflow == Overflow::DropOldest
+                && let Some(oldest) = self.waiting.pop_front()
+            {
+                self.bytes -= oldest.message.weight();
+                dropped += 1;
+            }
             if self.bytes + bytes > LIVE_BYTES_MAX && !self.waiting.is_empty() {
                 dropped += 1;
+                if overflow == Overflow::Disconnect {
+                    return (dropped, true);
+                }
                 continue;
             }
             self.bytes += bytes;
             self.waiting.push_back(delivery);
         }
-        dropped
+        (dropped, false)
     }
 
     pub fn is_empty(&self) -> bool {

@@ -1,4 +1,6 @@
 //! Retained messages on their way to new subscriptions.
+//!
+//! The last values that streams offer are among them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -6,7 +8,8 @@ use std::sync::Arc;
 use firth_gateway::future::BoxFuture;
 use firth_gateway::message::{Message, StoredMessage};
 use firth_gateway::stored;
-use firth_gateway::view::{LogView, ReadNow};
+use firth_gateway::view::{LastValue, LastValues, LastsFrom, LogView, ReadNow};
+use firth_model::filter::Filter;
 use firth_model::ids::{Offset, PartitionId, Position};
 use firth_model::limits::MQTT_RETAINED_ROUND;
 use firth_model::subject::Subject;
@@ -18,6 +21,8 @@ pub struct Replayed {
     pub subscription: u32,
     /// Where the journal has it; 0 if it is older than all of that.
     pub position: Position,
+    /// It is the last value of a stream, published with the retain flag or not.
+    pub last_value: bool,
 }
 
 /// Subscriptions that get their retained messages, one after the other.
@@ -25,33 +30,54 @@ pub struct Replayed {
 pub struct Replays {
     jobs: VecDeque<Job>,
     ready: VecDeque<Replayed>,
-    reading: Option<BoxFuture<'static, Vec<Found>>>,
+    reading: Option<BoxFuture<'static, Round>>,
 }
 
 struct Job {
     subscription: u32,
-    partition: PartitionId,
-    offsets: VecDeque<Offset>,
+    /// Last values go first: they know of retained messages.
+    lasts: Lasts,
+    /// In the retained stream.
+    stored: Option<(PartitionId, VecDeque<Offset>)>,
     newer: Vec<Subject>,
 }
 
-struct Found {
+/// How far a job is with last values.
+enum Lasts {
+    /// They are being found.
+    Awaited(Filter, BoxFuture<'static, ()>),
+    From(Filter, Option<LastsFrom>),
+    /// There are no more.
+    Done,
+}
+
+/// What one round of reading came to.
+struct Round {
     subscription: u32,
+    found: Vec<Found>,
+    lasts: Option<Lasts>,
+}
+
+struct Found {
     stored: StoredMessage,
     position: Position,
+    last_value: bool,
 }
 
 impl Replays {
-    /// What is stored, but of subjects that have something newer.
-    pub fn add(&mut self, subscription: u32, partition: PartitionId, offsets: Vec<Offset>, newer: Vec<Subject>) {
-        if !offsets.is_empty() {
-            self.jobs.push_back(Job { subscription, partition, offsets: offsets.into(), newer });
+    /// What is stored and offered, but of subjects that have something newer.
+    pub fn add(&mut self, subscription: u32, filter: &Filter, view: &dyn LogView, newer: Vec<Subject>) {
+        let lasts = view.last_values_ready(filter).map_or(Lasts::Done, |ready| Lasts::Awaited(filter.clone(), ready));
+        let stored = view.retained(filter).map(|(partition, offsets)| (partition, offsets.into()));
+        let job = Job { subscription, lasts, stored, newer };
+        if !job.is_done() {
+            self.jobs.push_back(job);
         }
     }
 
     /// A message that is in memory.
     pub fn add_ready(&mut self, subscription: u32, message: Arc<Message>) {
-        self.ready.push_back(Replayed { message, subscription, position: Position(0) });
+        self.ready.push_back(Replayed { message, subscription, position: Position(0), last_value: false });
     }
 
     /// Nothing more is to come for it.
@@ -79,13 +105,20 @@ impl Replays {
             return;
         }
         let Some(job) = self.jobs.front_mut() else { return };
-        let count = job.offsets.len().min(MQTT_RETAINED_ROUND);
-        let offsets: Vec<Offset> = job.offsets.drain(..count).collect();
-        let (subscription, partition, newer) = (job.subscription, job.partition, job.newer.clone());
-        if job.offsets.is_empty() {
+        let (subscription, newer) = (job.subscription, job.newer.clone());
+        let lasts = std::mem::replace(&mut job.lasts, Lasts::Done);
+        if !matches!(lasts, Lasts::Done) {
+            self.reading = Some(Box::pin(read_lasts(view.clone(), subscription, lasts, newer)));
+            return;
+        }
+        if let Some((partition, offsets)) = &mut job.stored {
+            let count = offsets.len().min(MQTT_RETAINED_ROUND);
+            let round: Vec<Offset> = offsets.drain(..count).collect();
+            self.reading = Some(Box::pin(read_stored(view.clone(), subscription, *partition, round, newer)));
+        }
+        if job.is_done() {
             self.jobs.pop_front();
         }
-        self.reading = Some(Box::pin(read(view.clone(), subscription, partition, offsets, newer)));
     }
 
     pub fn is_reading(&self) -> bool {
@@ -95,35 +128,101 @@ impl Replays {
     /// Ends the round. Safe to drop while waiting.
     pub async fn read(&mut self) {
         let Some(reading) = &mut self.reading else { return std::future::pending().await };
-        let found = reading.as_mut().await;
+        let Round { subscription, found, lasts } = reading.as_mut().await;
         self.reading = None;
-        for Found { subscription, stored, position } in found {
-            self.ready.push_back(Replayed { message: Arc::new(stored.message), subscription, position });
+        for Found { stored, position, last_value } in found {
+            self.ready.push_back(Replayed { message: Arc::new(stored.message), subscription, position, last_value });
+        }
+        // The subscription may have ended meanwhile.
+        if let Some(job) = self.jobs.front_mut().filter(|job| lasts.is_some() && job.subscription == subscription) {
+            if let (Some(lasts), Lasts::Done) = (lasts, &job.lasts) {
+                job.lasts = lasts;
+            }
+            if job.is_done() {
+                self.jobs.pop_front();
+            }
         }
     }
 }
 
-async fn read(view: Arc<dyn LogView>, subscription: u32, partition: PartitionId, offsets: Vec<Offset>, newer: Vec<Subject>) -> Vec<Found> {
+impl Job {
+    fn is_done(&self) -> bool {
+        matches!(self.lasts, Lasts::Done) && self.stored.as_ref().is_none_or(|(_, offsets)| offsets.is_empty())
+    }
+}
+
+/// Some last values; where there is a retained message too, the newer of both.
+async fn read_lasts(view: Arc<dyn LogView>, subscription: u32, lasts: Lasts, newer: Vec<Subject>) -> Round {
+    let (filter, from) = match lasts {
+        Lasts::Awaited(filter, ready) => {
+            ready.await;
+            (filter, None)
+        }
+        Lasts::From(filter, from) => (filter, from),
+        Lasts::Done => return Round { subscription, found: Vec::new(), lasts: None },
+    };
+    let LastValues { values, next } = view.last_values(&filter, from.as_ref(), MQTT_RETAINED_ROUND);
+    let mut found = Vec::new();
+    for LastValue { subject, partition, offset, retained } in values {
+        let Ok(subject) = Subject::from_text(subject) else { continue };
+        if newer.contains(&subject) {
+            continue;
+        }
+        let last = read_one(&view, partition, offset).await.map(|(mut stored, position)| {
+            stored.message.subject = subject;
+            Found { stored, position, last_value: true }
+        });
+        let retained = match retained {
+            Some((partition, offset)) => read_one(&view, partition, offset).await,
+            None => None,
+        };
+        let retained = retained.map(|(stored, position)| Found { stored, position, last_value: false });
+        found.extend(last.into_iter().chain(retained).reduce(|last, retained| if retained.is_newer_than(&last) { retained } else { last }));
+    }
+    let lasts = next.map_or(Lasts::Done, |next| Lasts::From(filter, Some(next)));
+    Round { subscription, found, lasts: Some(lasts) }
+}
+
+async fn read_stored(
+    view: Arc<dyn LogView>,
+    subscription: u32,
+    partition: PartitionId,
+    offsets: Vec<Offset>,
+    newer: Vec<Subject>,
+) -> Round {
     let mut found = Vec::new();
     for offset in offsets {
-        let records = match view.read(partition, offset, 1) {
-            ReadNow::Ready(records) => records,
-            ReadNow::Behind => match view.read_behind(partition, offset, 1).await {
-                Ok(records) => records,
-                Err(refusal) => {
-                    tracing::warn!(?refusal, offset = offset.0, "a retained message cannot be read");
-                    continue;
-                }
-            },
-            // It was replaced meanwhile: what replaced it comes live.
-            ReadNow::Refused(_) => continue,
-        };
-        let (Some(batch), Some(position)) = (records.batches.first(), records.positions.first()) else { continue };
-        let unknown = Subject::parse("").expect("one empty level");
-        let stored = stored::messages(batch, offset, &unknown).unwrap_or_default().into_iter().find(|stored| stored.offset == offset);
-        if let Some(stored) = stored.filter(|stored| stored.message.value.is_some() && !newer.contains(&stored.message.subject)) {
-            found.push(Found { subscription, stored, position: *position });
+        let Some((stored, position)) = read_one(&view, partition, offset).await else { continue };
+        let subject = &stored.message.subject;
+        if !newer.contains(subject) && !view.has_last_value(subject.as_bytes()) {
+            found.push(Found { stored, position, last_value: false });
         }
     }
-    found
+    Round { subscription, found, lasts: None }
+}
+
+/// A record with a payload, and where it lies. `None`: it was replaced or removed meanwhile; what replaced it comes live.
+async fn read_one(view: &Arc<dyn LogView>, partition: PartitionId, offset: Offset) -> Option<(StoredMessage, Position)> {
+    let records = match view.read(partition, offset, 1) {
+        ReadNow::Ready(records) => records,
+        ReadNow::Behind => match view.read_behind(partition, offset, 1).await {
+            Ok(records) => records,
+            Err(refusal) => {
+                tracing::warn!(?refusal, offset = offset.0, "a retained message cannot be read");
+                return None;
+            }
+        },
+        ReadNow::Refused(_) => return None,
+    };
+    let (batch, position) = (records.batches.first()?, records.positions.first()?);
+    let unknown = Subject::parse("").expect("one empty level");
+    let stored = stored::messages(batch, offset, &unknown).unwrap_or_default().into_iter().find(|stored| stored.offset == offset)?;
+    stored.message.value.is_some().then_some((stored, *position))
+}
+
+impl Found {
+    /// By the order of the journal; of two that it has no more, by their times.
+    fn is_newer_than(&self, other: &Found) -> bool {
+        (self.position, self.stored.message.published) > (other.position, other.stored.message.published)
+    }
 }

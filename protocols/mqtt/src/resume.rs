@@ -3,7 +3,6 @@
 use std::collections::{HashMap, HashSet};
 
 use firth_gateway::cursors::{Attached, Leg};
-use firth_gateway::message::Overflow;
 use firth_model::ids::Offset;
 
 use crate::codec::packet::Packet;
@@ -105,7 +104,7 @@ impl Session {
         let (filter, shared) = (subscribed.filter.clone(), subscribed.shared);
         let number = self.subscriptions.put(subscribed);
         if !shared {
-            self.connection.subscribe(number, filter, Overflow::DropNewest);
+            self.connection.subscribe(number, filter, self.node.settings.live_overflow);
         }
     }
 }

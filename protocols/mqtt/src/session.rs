@@ -115,6 +115,16 @@ pub enum Ending {
     Stopping,
 }
 
+/// Live messages that the client was too slow for.
+#[derive(Debug, Default)]
+pub struct LiveDrops {
+    /// Those of the connection's outbox that were counted.
+    pub outside: u64,
+    pub unsaid: u64,
+    /// When the log last said it.
+    pub said: Option<Millis>,
+}
+
 pub struct Session {
     pub node: Arc<Node>,
     pub broker: Broker,
@@ -134,6 +144,7 @@ pub struct Session {
     pub queue: Queue,
     /// What a client is sent often comes under one topic for a while.
     pub last_topic: Option<(Subject, Text)>,
+    pub live_drops: LiveDrops,
     pub outgoing: Outgoing,
     pub replays: Replays,
     pub durable: Option<Box<Durable>>,
@@ -168,6 +179,7 @@ impl Session {
             taken: Taken::default(),
             queue: Queue::default(),
             last_topic: None,
+            live_drops: LiveDrops::default(),
             replays: Replays::default(),
             durable: None,
             memberships: None,

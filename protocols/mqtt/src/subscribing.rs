@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use firth_gateway::cursors::{CursorMove, Leg};
-use firth_gateway::message::Overflow;
 use firth_gateway::refusal::Refusal;
 use firth_gateway::request::Request;
 use firth_model::limits::{MQTT_SUBSCRIPTIONS_MAX, SUBJECT_LEVELS_MAX};
@@ -78,7 +77,7 @@ impl Session {
             }
             self.join(&text, number, at);
         } else if existing.is_none() {
-            self.connection.subscribe(number, filter, Overflow::DropNewest);
+            self.connection.subscribe(number, filter, self.node.settings.live_overflow);
         }
         self.keep_subscription(at, number);
         let replays = match options.retain_handling {
@@ -236,14 +235,12 @@ impl Session {
             let filter = subscribed.filter.clone();
             // What is stored between the two looks is in both, and the fresh one wins.
             let fresh = self.node.fresh.matching(&filter);
-            let stored = self.broker.view().retained(&filter);
-            if let Some((partition, offsets)) = stored {
-                self.replays.add(number, partition, offsets, fresh.iter().map(|message| message.subject.clone()).collect());
-            }
+            let newer = fresh.iter().map(|message| message.subject.clone()).collect();
+            self.replays.add(number, &filter, &**self.broker.view(), newer);
             for message in fresh.into_iter().filter(|message| message.value.is_some()) {
                 self.replays.add_ready(number, message);
             }
-            for message in sys::values(&self.node, self.now) {
+            for message in sys::values(&self.node, &self.broker) {
                 if filter.matches(&message.subject) {
                     self.replays.add_ready(number, Arc::new(message));
                 }

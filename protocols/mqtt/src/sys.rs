@@ -6,14 +6,17 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
+use firth_gateway::door::Broker;
 use firth_gateway::message::Message;
 use firth_model::subject::Subject;
-use firth_model::time::Millis;
 
 use crate::node::Node;
 
 /// The values of now, as messages that are retained in memory only.
-pub fn values(node: &Node, now: Millis) -> Vec<Message> {
+pub fn values(node: &Node, broker: &Broker) -> Vec<Message> {
+    let now = broker.now();
+    let of_queues = broker.view().dropped_of_queues();
+    let dropped = node.counts.dropped.load(Ordering::Relaxed).saturating_add(of_queues);
     let uptime_s = node.started.get().map_or(0, |started| now.since(*started) / 1000);
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed).to_string();
     let message = |subject: &'static str, value: String| Message {
@@ -33,6 +36,8 @@ pub fn values(node: &Node, now: Millis) -> Vec<Message> {
         message("$SYS/broker/clients/connected", node.registry.connected().to_string()),
         message("$SYS/broker/messages/received", count(&node.counts.received)),
         message("$SYS/broker/messages/sent", count(&node.counts.sent)),
-        message("$SYS/broker/publish/messages/dropped", count(&node.counts.dropped)),
+        // Of all kinds, as Mosquitto counts them; then those that sessions had stored.
+        message("$SYS/broker/publish/messages/dropped", dropped.to_string()),
+        message("$SYS/broker/queue/messages/dropped", of_queues.to_string()),
     ]
 }
