@@ -108,6 +108,8 @@ pub const CURSOR_NOTES_MAX: usize = 128 << 10;
 pub const CURSOR_NOTE_BYTES_MAX: usize = 64 << 10;
 /// Bytes of all notes of one cursor: they lie in memory.
 pub const CURSOR_NOTES_BYTES_MAX: usize = 1 << 20;
+/// Bytes of what a list of cursors gives in one go, about: the shard must not be kept from publishers.
+pub const CURSOR_LIST_BYTES: usize = 1 << 20;
 /// Marks of one leg: as many as there are packet identifiers in MQTT.
 pub const CURSOR_MARKS_MAX: usize = 65_535;
 /// Runs that one leg has settled out of order. What is settled is written as a whole, so this bounds what one settlement costs.

@@ -81,12 +81,12 @@ impl Shard {
                 effects.into_iter().for_each(|effect| self.put(effect));
                 Ok((CursorAnswer::Done, true))
             }
-            CursorMove::List { prefix } => {
+            CursorMove::List { prefix, after, max } => {
                 let bounds = |partition: PartitionId| {
                     let view = &self.state.partitions.get(&partition)?.view;
                     Some((view.log_start(), view.durable_end()))
                 };
-                Ok((CursorAnswer::List(self.state.cursors.list(&prefix, bounds)), true))
+                Ok((CursorAnswer::List(self.state.cursors.list(&prefix, after.as_deref(), max, bounds)), true))
             }
             CursorMove::Drop { name } => {
                 let cursor = self.state.cursors.by_name(&name).ok_or(Refusal::NotFound)?;

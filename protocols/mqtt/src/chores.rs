@@ -11,8 +11,8 @@ use firth_gateway::request::Request;
 
 use crate::leave::delay;
 use crate::node::Node;
+use crate::notes::NOTE_WILL;
 use crate::registry::{SESSION_PREFIX, client_of};
-use crate::session::NOTE_WILL;
 use crate::sys;
 use crate::wills::{delay_s, from_note, publish};
 
@@ -23,7 +23,7 @@ const SYS_INTERVAL: Duration = Duration::from_secs(10);
 pub async fn run(node: Arc<Node>, broker: Broker, mut stop: StopSignal) {
     let _ = node.started.set(broker.now());
     let mut connection = broker.connect();
-    let list = CursorMove::List { prefix: SESSION_PREFIX.into() };
+    let list = CursorMove::List { prefix: SESSION_PREFIX.into(), after: None, max: usize::MAX };
     if let Ok(Answer::Cursor(CursorAnswer::List(reports))) = connection.call(Request::Cursor(Box::new(list))).await {
         for report in &reports {
             restore_will(&node, &broker, report);

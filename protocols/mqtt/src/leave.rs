@@ -15,10 +15,11 @@ use crate::codec::reason::ReasonCode;
 use crate::codec::text::Text;
 use crate::fresh::is_fresh;
 use crate::node::Node;
+use crate::notes::NOTE_WILL;
 use crate::receive::is_reserved;
 use crate::registry::cursor_name;
 use crate::resume::WAITS_FOR_PUBACK;
-use crate::session::{Ending, NOTE_WILL, Session};
+use crate::session::{Ending, Session};
 use crate::wills::{delay_s, publish, publish_alone, will_message};
 
 /// How long the last bytes to a client may take.
@@ -35,6 +36,10 @@ impl Session {
         match ending {
             Ending::Refused(reason) => self.say_why(reason),
             Ending::TakenOver => self.say_why(ReasonCode::SessionTakenOver),
+            Ending::Removed => {
+                self.say_why(ReasonCode::AdministrativeAction);
+                self.client.expiry_s = 0;
+            }
             Ending::Stopping => self.say_why(ReasonCode::ServerShuttingDown),
             Ending::Left { .. } | Ending::Lost => {}
         }
@@ -88,7 +93,7 @@ impl Session {
             Ending::Left { will } => will,
             // A node that comes back publishes what its sessions kept.
             Ending::Stopping => self.durable.is_none(),
-            Ending::Lost | Ending::Refused(_) | Ending::TakenOver => true,
+            Ending::Lost | Ending::Refused(_) | Ending::TakenOver | Ending::Removed => true,
         };
         let delay_s = delay_s(&will, self.client.expiry_s);
         // Who takes a session over that goes on takes the will back; who ends the session publishes it.

@@ -12,11 +12,14 @@ use crate::codec::packet::Packet;
 use crate::codec::publish::Publish;
 use crate::codec::qos::{PacketId, QoS};
 use crate::codec::reason::ReasonCode;
+use crate::codec::text::Text;
 use crate::fresh::is_fresh;
 use crate::headers::{Outline, message};
 use crate::inbound::{Ack, Incoming, Outcome, Pending, Results};
+use crate::notes::NOTE_INCOMING;
 use crate::reasons::{may_pass_later, reason_of};
-use crate::session::{Asked, Ending, NOTE_INCOMING, Session};
+use crate::session::{Asked, Ending, Session};
+use crate::sessions::client_under;
 
 /// First levels to which only their own protocol publishes.
 const RESERVED: [&[u8]; 5] = [b"$SYS", b"$share", b"$JS", b"$KV", b"$O"];
@@ -36,6 +39,8 @@ impl Session {
         let Some(packet_id) = publish.packet_id else {
             if !is_reserved(&subject) {
                 self.take_in(publish, subject, None);
+            } else if let Some(id) = removed_session(&publish, &subject) {
+                self.remove_session(id, None);
             }
             return;
         };
@@ -54,10 +59,16 @@ impl Session {
             self.inbound.unacknowledged += 1;
         }
         if is_reserved(&subject) {
-            return self.inbound.acks.push(local(ReasonCode::NotAuthorized));
+            let Some(id) = removed_session(&publish, &subject) else {
+                return self.inbound.acks.push(local(ReasonCode::NotAuthorized));
+            };
+            if exactly_once {
+                self.inbound.known.insert(packet_id, Incoming::Submitted);
+            }
+            return self.remove_session(id, Some(Ack { packet_id, exactly_once, outcome: Outcome::At(0) }));
         }
         let receipt = match (&self.durable, exactly_once) {
-            (Some(durable), true) => Some(Receipt { attachment: durable.attachment, note: incoming_note(packet_id) }),
+            (Some(durable), true) => Some(Receipt::Leaves { attachment: durable.attachment, note: incoming_note(packet_id) }),
             _ => None,
         };
         if exactly_once {
@@ -249,6 +260,11 @@ impl Session {
 
 fn incoming_note(packet_id: PacketId) -> u32 {
     NOTE_INCOMING | u32::from(packet_id.get())
+}
+
+/// The client whose session the PUBLISH is to end.
+fn removed_session(publish: &Publish, subject: &Subject) -> Option<Text> {
+    client_under(subject).filter(|_| publish.retain && publish.payload.is_empty())
 }
 
 /// Whether clients may not publish there.

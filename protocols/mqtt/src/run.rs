@@ -7,6 +7,7 @@ use firth_model::limits::MQTT_UNDONE_MAX;
 use tokio::time::{Instant, sleep_until};
 
 use crate::codec::reason::ReasonCode;
+use crate::registry::Called;
 use crate::session::{Durable, Ending, Session};
 use crate::shared::MemberInbox;
 use crate::wire::Turn;
@@ -26,7 +27,7 @@ impl Session {
         match ending {
             Ending::Stopping => Err(LinkEnd::Stopping),
             Ending::Refused(reason) => Err(LinkEnd::Malformed { at_byte: 0, what: reason.name() }),
-            Ending::Left { .. } | Ending::Lost | Ending::TakenOver => Ok(()),
+            Ending::Left { .. } | Ending::Lost | Ending::TakenOver | Ending::Removed => Ok(()),
         }
     }
 
@@ -93,7 +94,11 @@ impl Session {
                 self.retry_publish();
             }
             () = handed(inbox), if is_member => {}
-            () = self.seat.evicted() => self.end(Ending::TakenOver),
+            called = self.seat.called() => match called {
+                Called::TakenOver => self.end(Ending::TakenOver),
+                Called::Removed => self.end(Ending::Removed),
+                Called::Asked(call) => self.answer_call(call),
+            },
             () = until(due), if due.is_some() => {
                 // While the node does not read, the client cannot be heard.
                 if reading {

@@ -28,6 +28,7 @@ use crate::inbound::Inbound;
 use crate::legs::{HandedOut, Legs};
 use crate::membership::Memberships;
 use crate::node::Node;
+use crate::notes::CLOSING_NOTE;
 use crate::outgoing::Outgoing;
 use crate::queue::Queue;
 use crate::registry::Seat;
@@ -50,12 +51,6 @@ pub struct Client {
     pub expiry_s: u32,
 }
 
-/// Notes of a session's cursor: the kind is the upper byte.
-pub const NOTE_INCOMING: u32 = 0x0100_0000;
-pub const NOTE_WILL: u32 = 0x0200_0000;
-pub const NOTE_SUBSCRIPTION: u32 = 0x0300_0000;
-pub const NOTE_KIND: u32 = 0xff00_0000;
-
 /// The part of a session that outlives its connection.
 pub struct Durable {
     pub attachment: Attachment,
@@ -74,9 +69,6 @@ pub struct Durable {
     /// Legs whose subscription is over while something of them is in flight.
     pub closing: HashMap<PartitionId, Filter>,
 }
-
-/// The note of a leg whose subscription is over: no subscription's note is so short.
-pub const CLOSING_NOTE: &[u8] = b"\xff";
 
 /// What a request is to do when it is answered.
 pub enum Asked {
@@ -112,6 +104,8 @@ pub enum Ending {
     /// The node ends it, for this reason.
     Refused(ReasonCode),
     TakenOver,
+    /// Somebody removed the session.
+    Removed,
     Stopping,
 }
 

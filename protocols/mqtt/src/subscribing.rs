@@ -15,8 +15,10 @@ use crate::codec::reason::ReasonCode;
 use crate::codec::subscribe::{RetainHandling, SubAck, Subscribe, Subscription, UnsubAck, Unsubscribe};
 use crate::codec::text::Text;
 use crate::codec::topic::shared_parts;
+use crate::notes::NOTE_SUBSCRIPTION;
 use crate::reasons::reason_of;
-use crate::session::{Asked, Ending, NOTE_SUBSCRIPTION, Operation, Session};
+use crate::session::{Asked, Ending, Operation, Session};
+use crate::sessions::Listing;
 use crate::subscriptions::Subscribed;
 use crate::sys;
 
@@ -243,6 +245,9 @@ impl Session {
             for message in fresh.into_iter().filter(|message| message.value.is_some()) {
                 self.replays.add_ready(number, message);
             }
+            if let Some(listing) = Listing::of(&self.node, &self.broker, &filter) {
+                self.replays.add_sessions(number, listing);
+            }
             for message in sys::values(&self.node, self.broker.now()) {
                 if filter.matches(&message.subject) {
                     self.replays.add_ready(number, Arc::new(message));
@@ -259,6 +264,6 @@ fn too_deep(text: &Text) -> bool {
 
 fn free_note(taken: &std::collections::HashSet<u32>) -> u32 {
     let count = u32::try_from(taken.len()).unwrap_or(u32::MAX);
-    let mut notes = (0..=count).map(|number| NOTE_SUBSCRIPTION | (number & !crate::session::NOTE_KIND));
+    let mut notes = (0..=count).map(|number| NOTE_SUBSCRIPTION | (number & !crate::notes::NOTE_KIND));
     notes.find(|note| !taken.contains(note)).unwrap_or(NOTE_SUBSCRIPTION)
 }

@@ -56,6 +56,10 @@ impl Window {
         self.flying.len() < self.max
     }
 
+    pub fn count(&self) -> usize {
+        self.flying.len()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.flying.is_empty()
     }

@@ -1,0 +1,10 @@
+//! What a session keeps in the notes of its cursor.
+
+/// Numbers of notes: the kind is the upper byte.
+pub const NOTE_INCOMING: u32 = 0x0100_0000;
+pub const NOTE_WILL: u32 = 0x0200_0000;
+pub const NOTE_SUBSCRIPTION: u32 = 0x0300_0000;
+pub const NOTE_KIND: u32 = 0xff00_0000;
+
+/// The note of a leg whose subscription is over: no subscription's note is so short.
+pub const CLOSING_NOTE: &[u8] = b"\xff";
