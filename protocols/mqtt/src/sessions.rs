@@ -22,7 +22,7 @@ use crate::codec::text::Text;
 use crate::described::{Described, to_json};
 use crate::node::Node;
 use crate::registry::{SESSION_PREFIX, client_of, cursor_name};
-use crate::wills::{publish_alone, will_message};
+use crate::wills::{publish_alone, will_message, will_receipt};
 
 /// The levels above the client identifiers, which are a level each.
 const ABOVE: [&[u8]; 3] = [b"$SYS", b"broker", b"sessions"];
@@ -140,7 +140,7 @@ async fn messages(node: &Node, broker: &Broker, filter: &Filter, found: Found, w
 pub async fn remove(node: &Node, broker: &Broker, id: Text) -> Result<bool, Refusal> {
     let (seat, was_connected) = node.registry.evict(id).await;
     if let Some(message) = node.delayed.take_back(&seat.id).and_then(|will| will_message(&will, broker.now())) {
-        publish_alone(broker, message).await;
+        publish_alone(broker, message, will_receipt(&seat.id)).await;
     }
     let mut connection = broker.connect();
     let drop = CursorMove::Drop { name: cursor_name(&seat.id) };
