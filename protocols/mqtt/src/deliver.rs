@@ -11,10 +11,10 @@ use firth_model::subject::Subject;
 use crate::codec::publish::Publish;
 use crate::codec::qos::{PacketId, QoS};
 use crate::codec::text::Text;
-use crate::headers::{is_expired, properties, published_qos, topic};
+use crate::headers::{is_expired, is_published_by, properties, published_qos, topic};
 use crate::legs::{Handed, LegRecord};
 use crate::outgoing::Waiting;
-use crate::session::{Durable, Session};
+use crate::session::Session;
 use crate::subscriptions::Grant;
 use crate::window::{Source, Stage};
 
@@ -124,7 +124,7 @@ impl Session {
             return;
         }
         let message = &stored.message;
-        let own = is_own(durable, message);
+        let own = is_published_by(message, &self.client.id);
         let again = match handed {
             Some(Handed::Once(id) | Handed::Marked(id)) => PacketId::new(id),
             _ => None,
@@ -257,16 +257,5 @@ impl Session {
         if publish.packet_id.is_none() {
             self.settle(source);
         }
-    }
-}
-
-/// Whether the client itself published the record on this connection; known of those that a subscription does not want back.
-fn is_own(durable: &mut Durable, message: &Message) -> bool {
-    let bytes = message.value.as_ref().map_or(0, |value| value.len());
-    let same =
-        |(subject, published, length): &(_, _, usize)| *subject == message.subject && *published == message.published && *length == bytes;
-    match durable.own.iter().position(same) {
-        Some(at) => durable.own.remove(at).is_some(),
-        None => false,
     }
 }

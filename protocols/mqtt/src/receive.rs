@@ -14,7 +14,7 @@ use crate::codec::qos::{PacketId, QoS};
 use crate::codec::reason::ReasonCode;
 use crate::codec::text::Text;
 use crate::fresh::is_fresh;
-use crate::headers::{Outline, message};
+use crate::headers::{Outline, message, set_publisher};
 use crate::inbound::{Ack, Incoming, Outcome, Pending, Results};
 use crate::notes::NOTE_INCOMING;
 use crate::reasons::{may_pass_later, reason_of};
@@ -23,8 +23,6 @@ use crate::sessions::client_under;
 
 /// First levels to which only their own protocol publishes.
 const RESERVED: [&[u8]; 5] = [b"$SYS", b"$share", b"$JS", b"$KV", b"$O"];
-/// Own publishes that are remembered for the sake of no-local.
-const OWN_MAX: usize = 10_000;
 
 impl Session {
     /// Takes in a PUBLISH; it is published with the others of its socket read.
@@ -82,14 +80,9 @@ impl Session {
     fn take_in(&mut self, publish: Publish, subject: Subject, receipt: Option<Receipt>) {
         let Publish { qos, retain, properties, payload, .. } = publish;
         let outline = Outline { subject, qos, retain, properties: &properties, payload };
-        let message = message(outline, self.broker.now());
-        if let Some(durable) = &mut self.durable
-            && message.guaranteed
-            && self.subscriptions.keeps_own_out(&message.subject)
-            && durable.own.len() < OWN_MAX
-        {
-            let bytes = message.value.as_ref().map_or(0, |value| value.len());
-            durable.own.push_back((message.subject.clone(), message.published, bytes));
+        let mut message = message(outline, self.broker.now());
+        if self.durable.is_some() && message.guaranteed && self.subscriptions.keeps_own_out(&message.subject) {
+            set_publisher(&mut message, &self.client.id);
         }
         if is_fresh(&message) {
             let number = self.node.fresh.add(&message);

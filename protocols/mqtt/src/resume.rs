@@ -32,7 +32,6 @@ impl Session {
             handed: HandedOut::default(),
             settles: Vec::new(),
             marking: Vec::new(),
-            own: std::collections::VecDeque::new(),
             notes: HashSet::new(),
             closing: HashMap::new(),
             doubtful: HashMap::new(),

@@ -10,8 +10,6 @@ use firth_gateway::door::Broker;
 use firth_gateway::request::Request;
 use firth_model::filter::Filter;
 use firth_model::ids::{Offset, PartitionId};
-use firth_model::subject::Subject;
-use firth_model::time::Millis;
 use tokio::time::{Duration, Instant};
 
 use crate::aliases::{Given, Taken};
@@ -61,8 +59,6 @@ pub struct Durable {
     pub settles: Vec<Settle>,
     /// Exchanges whose marks are in `settles`.
     pub marking: Vec<PacketId>,
-    /// Own publishes that will come back by a leg which does not want them: subject, time, bytes.
-    pub own: VecDeque<(Subject, Millis, usize)>,
     pub notes: HashSet<u32>,
     /// Records below these offsets may have been sent at QoS 1 before the node stopped without saying so.
     pub doubtful: HashMap<PartitionId, Offset>,
