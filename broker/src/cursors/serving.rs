@@ -15,7 +15,7 @@ use firth_gateway::view::LogView;
 use firth_journal::spares::Room;
 use firth_model::filter::Filter;
 use firth_model::ids::{Lsn, Offset, PartitionId, StreamId};
-use firth_model::limits::{FILTER_STREAM_BYTES_MAX, FILTER_STREAM_RECORDS_MAX};
+use firth_model::limits::{CURSOR_NOTE_SMALL_BYTES, FILTER_STREAM_BYTES_MAX, FILTER_STREAM_RECORDS_MAX};
 use firth_model::names::StreamName;
 use firth_model::time::Millis;
 
@@ -75,7 +75,8 @@ impl Shard {
                 Ok((CursorAnswer::Done, marked))
             }
             CursorMove::Note { attachment, notes } => {
-                let adds = notes.iter().any(|(_, note)| note.is_some());
+                // Small ones are as marks: on a full disk who is sent messages goes on.
+                let adds = notes.iter().any(|(_, note)| note.as_ref().is_some_and(|note| note.len() > CURSOR_NOTE_SMALL_BYTES));
                 let effects = self.state.cursors.noting(attachment, notes)?;
                 self.roomy(adds)?;
                 effects.into_iter().for_each(|effect| self.put(effect));

@@ -353,7 +353,7 @@ impl Cursors {
                 attached,
                 keep: held.keep,
                 detached: if attached { None } else { held.detached.or(self.started) },
-                legs: held.legs.iter().filter_map(|leg| self.leg(leg).map(|leg| (leg.filter, leg.note))).collect(),
+                legs: held.legs.iter().filter_map(|leg| self.leg_record(leg).map(|leg| (leg.filter, leg.note))).collect(),
                 notes: notes(held).collect(),
                 unsettled: held.legs.iter().map(|leg| unsettled(leg, &bounds)).sum(),
                 marked: held.legs.iter().map(|leg| leg.marks.len() as u64).sum(),

@@ -30,7 +30,7 @@ impl Session {
         let tag = self.tag();
         let acks: Vec<Ack> = ack.into_iter().collect();
         self.inbound.undone += 1 + acks.len();
-        self.inbound.pending.push_back(Pending { tag, acks, publications: 1, fresh: Vec::new(), results: None });
+        self.inbound.pending.push_back(Pending { tag, acks, publications: 1, results: None });
         let (node, broker, caller) = (self.node.clone(), self.broker.clone(), self.seat.caller());
         tokio::spawn(async move { caller.call(Call::Removed(tag, remove(&node, &broker, id).await)) });
     }

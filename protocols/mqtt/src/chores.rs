@@ -11,10 +11,13 @@ use firth_gateway::link::StopSignal;
 use firth_gateway::refusal::Refusal;
 use firth_gateway::request::Request;
 
+use firth_model::time::Millis;
+
 use crate::codec::text::Text;
+use crate::flights::Flight;
 use crate::leave::delay;
 use crate::node::Node;
-use crate::notes::NOTE_WILL;
+use crate::notes::{NOTE_FLIGHT, NOTE_KIND, NOTE_WILL};
 use crate::registry::{SESSION_PREFIX, client_of};
 use crate::sys;
 use crate::wills::{delay_s, from_note, publish};
@@ -58,8 +61,19 @@ async fn found(node: &Arc<Node>, broker: &Broker, connection: &mut Connection) -
         after = Some(last.name.clone());
         for report in &reports {
             restore_will(node, broker, report);
+            hold_shared(node, report, broker.now());
         }
         ids.extend(reports.iter().filter_map(|report| client_of(&report.name)).map(|id| id.detached()));
+    }
+}
+
+/// What a session has in flight of shared subscriptions is nobody else's.
+fn hold_shared(node: &Node, report: &CursorReport, now: Millis) {
+    let (Some(id), Some(detached)) = (client_of(&report.name), report.detached) else { return };
+    let has_ended = matches!(report.keep, Keep::For(ms) if ms <= u64::try_from(now.since(detached)).unwrap_or(0));
+    let flights = report.notes.iter().filter(|(number, _)| number & NOTE_KIND == NOTE_FLIGHT);
+    for Flight { share, offset, .. } in flights.filter_map(|(_, note)| Flight::from_note(note)).filter(|flight| !flight.share.is_empty()) {
+        node.groups.hold(&share.detached(), &id.detached(), offset, has_ended);
     }
 }
 

@@ -11,7 +11,7 @@ use firth_model::time::Millis;
 use crate::codec::qos::QoS;
 use crate::codec::text::Text;
 use crate::codec::version::ProtocolVersion;
-use crate::notes::{NOTE_KIND, NOTE_SUBSCRIPTION};
+use crate::notes::{NOTE_FLIGHT, NOTE_KIND, NOTE_SUBSCRIPTION};
 use crate::subscriptions::Subscribed;
 
 /// Subscriptions of one session that are shown by name; the rest is counted.
@@ -61,7 +61,9 @@ pub fn to_json(id: &Text, described: Option<&Described>, report: Option<&CursorR
                 Keep::For(ms) => u32::try_from(ms / 1000).unwrap_or(u32::MAX),
             };
             expiry(expiry_s, &mut out);
-            let _ = write!(out, ",\"in_flight\":{},\"waiting\":{}", report.marked, unsettled.saturating_sub(report.marked));
+            let in_legs = report.marked;
+            let elsewhere = report.notes.iter().filter(|(number, _)| number & NOTE_KIND == NOTE_FLIGHT).count() as u64;
+            let _ = write!(out, ",\"in_flight\":{},\"waiting\":{}", in_legs + elsewhere, unsettled.saturating_sub(in_legs));
             let notes = report.notes.iter().filter(|(number, _)| number & NOTE_KIND == NOTE_SUBSCRIPTION).map(|(_, note)| note);
             let all = report.legs.iter().map(|(_, note)| note).chain(notes);
             let all: Vec<_> = all.filter_map(Subscribed::from_note).map(|one| (one.text, one.options.qos)).collect();

@@ -12,7 +12,6 @@ use firth_gateway::request::Request;
 use crate::codec::connect::Will;
 use crate::codec::reason::ReasonCode;
 use crate::codec::text::Text;
-use crate::fresh::is_fresh;
 use crate::node::Node;
 use crate::notes::NOTE_WILL;
 use crate::receive::is_reserved;
@@ -55,7 +54,7 @@ impl Session {
         }
         let expiry_s = self.client.expiry_s;
         self.leave_groups(expiry_s > 0 && self.durable.is_some());
-        let Session { node, broker, client, seat, mut wire, connection, inbound, durable, .. } = *self;
+        let Session { node, broker, client, seat, mut wire, connection, durable, .. } = *self;
         connection.finish().await;
         if let Some(durable) = durable {
             // Behind the will, which takes its note out of the session.
@@ -64,9 +63,6 @@ impl Session {
             if expiry_s == 0 {
                 node.registry.dropped(&client.id);
             }
-        }
-        for (subject, number) in inbound.pending.iter().flat_map(|pending| &pending.fresh).chain(&inbound.fresh) {
-            node.fresh.remove(subject, *number);
         }
         if let Some((will, delay_s)) = delayed {
             delay(&node, &broker, &client.id, will, delay_s);
@@ -105,10 +101,6 @@ impl Session {
             && let Some(message) = will_message(&will, self.broker.now())
             && !is_reserved(&message.subject)
         {
-            if is_fresh(&message) {
-                let number = self.node.fresh.add(&message);
-                self.inbound.fresh.push((message.subject.clone(), number));
-            }
             let receipt = self.durable.as_ref().and_then(|_| will_receipt(&self.client.id));
             publish(&mut self.connection, message, receipt).await;
         } else if let Some(durable) = &self.durable

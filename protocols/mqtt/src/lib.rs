@@ -12,7 +12,7 @@ pub mod codec;
 pub mod connect;
 pub mod deliver;
 pub mod described;
-pub mod fresh;
+pub mod flights;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod group_run;

@@ -8,7 +8,6 @@ use firth_model::time::Millis;
 use tokio::sync::watch;
 
 use crate::codec::version::ProtocolVersion;
-use crate::fresh::Fresh;
 use crate::registry::{Counts, Registry};
 use crate::shared::Groups;
 use crate::wills::{Delayed, Holder};
@@ -63,7 +62,6 @@ pub struct Node {
     pub registry: Arc<Registry>,
     pub delayed: Delayed,
     pub groups: Groups,
-    pub fresh: Fresh,
     pub counts: Counts,
     /// When the node started; 0 until it did.
     pub started: std::sync::OnceLock<Millis>,
@@ -80,7 +78,6 @@ impl Node {
             registry: Arc::default(),
             delayed: Delayed::default(),
             groups: Groups::default(),
-            fresh: Fresh::default(),
             counts: Counts::default(),
             started: std::sync::OnceLock::new(),
             is_listed: watch::Sender::new(false),

@@ -13,7 +13,6 @@ use crate::codec::publish::Publish;
 use crate::codec::qos::{PacketId, QoS};
 use crate::codec::reason::ReasonCode;
 use crate::codec::text::Text;
-use crate::fresh::is_fresh;
 use crate::headers::{Outline, message, set_publisher};
 use crate::inbound::{Ack, Incoming, Outcome, Pending, Results};
 use crate::notes::NOTE_INCOMING;
@@ -83,10 +82,6 @@ impl Session {
         let mut message = message(outline, self.broker.now());
         if self.durable.is_some() && message.guaranteed && self.subscriptions.keeps_own_out(&message.subject) {
             set_publisher(&mut message, &self.client.id);
-        }
-        if is_fresh(&message) {
-            let number = self.node.fresh.add(&message);
-            self.inbound.fresh.push((message.subject.clone(), number));
         }
         self.inbound.batch.push(Publication { message, receipt });
     }
@@ -169,9 +164,8 @@ impl Session {
         let tag = self.tag();
         let (batch, acks) = (std::mem::take(&mut self.inbound.batch), std::mem::take(&mut self.inbound.acks));
         self.inbound.undone += batch.len() + acks.len();
-        let fresh = std::mem::take(&mut self.inbound.fresh);
         let results = batch.is_empty().then(|| Ok(Vec::new()));
-        self.inbound.pending.push_back(Pending { tag, acks, publications: batch.len(), fresh, results });
+        self.inbound.pending.push_back(Pending { tag, acks, publications: batch.len(), results });
         if batch.is_empty() {
             self.answer_published();
         } else if let Err(Full(batch)) = self.connection.publish(tag, batch) {
@@ -198,9 +192,6 @@ impl Session {
     /// Acknowledges in the order in which the packets came ([MQTT-4.6.0-2], [MQTT-4.6.0-3]).
     fn answer_published(&mut self) {
         while let Some(pending) = self.inbound.pop_answered() {
-            for (subject, number) in &pending.fresh {
-                self.node.fresh.remove(subject, *number);
-            }
             for ack in &pending.acks {
                 if self.ending.is_some() {
                     return;
@@ -211,6 +202,7 @@ impl Session {
                 }
             }
         }
+        self.ask_barrier();
     }
 
     fn answer_publish(&mut self, ack: &Ack, at: usize, pending: &Pending) {

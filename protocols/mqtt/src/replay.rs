@@ -13,13 +13,23 @@ use firth_model::subject::Subject;
 
 use crate::sessions::Listing;
 
-/// A retained message for one subscription.
+/// What comes before everything that was published later.
 #[derive(Debug)]
-pub struct Replayed {
-    pub message: Arc<Message>,
-    pub subscription: u32,
-    /// Where the journal has it; 0 if it is older than all of that.
-    pub position: Position,
+pub enum Replayed {
+    /// For one subscription. `position`: where the journal has it; 0 if it is older than all of that.
+    Retained { subscription: u32, message: Arc<Message>, position: Position, stored: Option<StoredAt> },
+    /// In flight before, in this slot of the session's; `None` if it is not there any more.
+    Again { slot: u32, message: Option<Arc<Message>> },
+    /// A subscription that was noted in this slot has all that was retained.
+    End { slot: u32 },
+}
+
+/// Where a retained message lies that a kept session must not miss, and the slot of its subscription's note.
+#[derive(Debug, Clone, Copy)]
+pub struct StoredAt {
+    pub slot: u32,
+    pub partition: PartitionId,
+    pub offset: Offset,
 }
 
 /// Subscriptions that get their retained messages, one after the other.
@@ -34,38 +44,45 @@ pub struct Replays {
 enum Job {
     Retained(Retained),
     Sessions(Box<Listing>),
+    Again(VecDeque<StoredAt>),
 }
 
 struct Retained {
     partition: PartitionId,
     offsets: VecDeque<Offset>,
-    newer: Vec<Subject>,
+    slot: Option<u32>,
 }
 
 /// What a round found, and what is left of its job.
-type Round = (Vec<(Arc<Message>, Position)>, Option<Job>);
+type Round = (Vec<Replayed>, Option<Job>);
+
+/// What is sent again belongs to no subscription.
+const NONE: u32 = u32::MAX;
 
 impl Replays {
-    /// What is stored, but of subjects that have something newer.
-    pub fn add(&mut self, subscription: u32, partition: PartitionId, offsets: Vec<Offset>, newer: Vec<Subject>) {
-        if !offsets.is_empty() {
-            self.jobs.push_back((subscription, Job::Retained(Retained { partition, offsets: offsets.into(), newer })));
-        }
+    /// What is stored. With a slot its end is told.
+    pub fn add(&mut self, subscription: u32, partition: PartitionId, offsets: Vec<Offset>, slot: Option<u32>) {
+        self.jobs.push_back((subscription, Job::Retained(Retained { partition, offsets: offsets.into(), slot })));
     }
 
     pub fn add_sessions(&mut self, subscription: u32, listing: Listing) {
         self.jobs.push_back((subscription, Job::Sessions(Box::new(listing))));
     }
 
+    /// What was in flight before, by slots.
+    pub fn add_again(&mut self, flights: VecDeque<StoredAt>) {
+        self.jobs.push_back((NONE, Job::Again(flights)));
+    }
+
     /// A message that is in memory.
     pub fn add_ready(&mut self, subscription: u32, message: Arc<Message>) {
-        self.ready.push_back(Replayed { message, subscription, position: Position(0) });
+        self.ready.push_back(Replayed::Retained { message, subscription, position: Position(0), stored: None });
     }
 
     /// Nothing more is to come for it.
     pub fn forget(&mut self, subscription: u32) {
         self.jobs.retain(|(number, _)| *number != subscription);
-        self.ready.retain(|replayed| replayed.subscription != subscription);
+        self.ready.retain(|replayed| !matches!(replayed, Replayed::Retained { subscription: number, .. } if *number == subscription));
         self.reading.take_if(|(number, _)| *number == subscription);
     }
 
@@ -90,12 +107,14 @@ impl Replays {
         let Some((subscription, job)) = self.jobs.pop_front() else { return };
         let view = view.clone();
         let reading: BoxFuture<'static, Round> = match job {
-            Job::Retained(retained) => Box::pin(retained.round(view)),
+            Job::Retained(retained) => Box::pin(retained.round(view, subscription)),
             Job::Sessions(listing) => Box::pin(async move {
                 let (messages, rest) = listing.round().await;
-                let messages = messages.into_iter().map(|message| (Arc::new(message), Position(0))).collect();
-                (messages, rest.map(|rest| Job::Sessions(Box::new(rest))))
+                let replayed =
+                    |message| Replayed::Retained { subscription, message: Arc::new(message), position: Position(0), stored: None };
+                (messages.into_iter().map(replayed).collect(), rest.map(|rest| Job::Sessions(Box::new(rest))))
             }),
+            Job::Again(flights) => Box::pin(read_again(view, flights)),
         };
         self.reading = Some((subscription, reading));
     }
@@ -113,25 +132,40 @@ impl Replays {
         if let Some(job) = rest {
             self.jobs.push_front((subscription, job));
         }
-        self.ready.extend(found.into_iter().map(|(message, position)| Replayed { message, subscription, position }));
+        self.ready.extend(found);
     }
 }
 
 impl Retained {
-    async fn round(mut self, view: Arc<dyn LogView>) -> Round {
+    async fn round(mut self, view: Arc<dyn LogView>, subscription: u32) -> Round {
+        let (partition, slot) = (self.partition, self.slot);
         let mut found = Vec::new();
         for offset in self.offsets.drain(..self.offsets.len().min(MQTT_RETAINED_ROUND)) {
-            let Some((stored, position)) = read_one(&view, self.partition, offset).await else { continue };
-            if stored.message.value.is_some() && !self.newer.contains(&stored.message.subject) {
-                found.push((Arc::new(stored.message), position));
+            let Some((read, position)) = read_one(&view, partition, offset).await else { continue };
+            if read.message.value.is_some() {
+                let stored = slot.map(|slot| StoredAt { slot, partition, offset });
+                found.push(Replayed::Retained { subscription, message: Arc::new(read.message), position, stored });
             }
         }
-        (found, (!self.offsets.is_empty()).then_some(Job::Retained(self)))
+        if !self.offsets.is_empty() {
+            return (found, Some(Job::Retained(self)));
+        }
+        found.extend(slot.map(|slot| Replayed::End { slot }));
+        (found, None)
     }
 }
 
+async fn read_again(view: Arc<dyn LogView>, mut flights: VecDeque<StoredAt>) -> Round {
+    let mut found = Vec::new();
+    for StoredAt { slot, partition, offset } in flights.drain(..flights.len().min(MQTT_RETAINED_ROUND)) {
+        let read = read_one(&view, partition, offset).await;
+        found.push(Replayed::Again { slot, message: read.map(|(read, _)| Arc::new(read.message)) });
+    }
+    (found, (!flights.is_empty()).then_some(Job::Again(flights)))
+}
+
 /// A record by its place. `None`: it is not there any more, or cannot be read.
-pub async fn read_one(view: &Arc<dyn LogView>, partition: PartitionId, offset: Offset) -> Option<(StoredMessage, Position)> {
+async fn read_one(view: &Arc<dyn LogView>, partition: PartitionId, offset: Offset) -> Option<(StoredMessage, Position)> {
     let records = match view.read(partition, offset, 1) {
         ReadNow::Ready(records) => records,
         ReadNow::Behind => match view.read_behind(partition, offset, 1).await {
