@@ -3,8 +3,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use firth_archive::checkpoints::{ArchiveError, Checkpoints};
 use firth_archive::store::Store;
 use firth_journal::disk::Disk;
@@ -71,21 +69,6 @@ pub fn recover(disk: Arc<dyn Disk>, store: Arc<dyn Store>, options: Options) -> 
     let open_extent = opened.journal.open_extent();
     state.replayed(opened.journal.extents());
     Ok(Recovered { state, opened, checkpoints, open_extent })
-}
-
-/// The state as a checkpoint keeps it, for looking at: nothing can be appended to it.
-pub fn state_of(checkpoint: &[(Bytes, Bytes)]) -> Result<State, StateDamage> {
-    // The state does not look at extents here, so their size does not matter.
-    let mut state = State::empty(Groups::default(), 1);
-    for (key, value) in checkpoint {
-        state.load(key, value)?;
-    }
-    Ok(state)
-}
-
-/// The segments that hold live records of a state as a checkpoint keeps it.
-pub fn segments_of(checkpoint: &[(Bytes, Bytes)]) -> Result<BTreeSet<SegmentId>, StateDamage> {
-    Ok(live_segments(&state_of(checkpoint)?))
 }
 
 /// The segments that hold live records.

@@ -231,3 +231,31 @@ def one(server, kind, size, told, expected, tally):
     assert not unnamed(read, expected, repaired.stdout), f"lost and not named: {repaired.stdout}"
     print(f"  repaired, but for {lost} bytes: {repaired.stdout.splitlines()[:3]}")
     tally.repaired += 1
+
+def test_a_segment_that_only_the_journal_names(make_server, java, seed):
+    """Before a checkpoint holds them, segments are named by the journal alone: `verify` and `repair` tell of one that is damaged or
+    missing all the same, and what a repair says that it would give up is what it gives up."""
+    chance = random.Random(seed)
+    server = make_server(settings=SETTINGS)
+    server.start()
+    for topic in TOPICS:
+        java.admin(server.bootstrap, "create_topic", topic=topic, partitions=PARTITIONS)
+    with Wire(server.bootstrap) as wire:
+        publish_batches(wire, chance, range(450))
+    wait_until(lambda: any(server.data.glob("segments/*")), 60, "old records move into segments")
+    server.kill9()
+    for checkpoint in server.data.glob("archive/ckpt*"):
+        checkpoint.unlink()
+    assert (server.data / "journal/0/00000000000000000000.fj").exists(), "the journal reaches back to its beginning"
+    assert firth("verify", "--data", server.data).returncode == 0
+    segment = sorted(server.data.glob("segments/*"))[0]
+    whole = segment.read_bytes()
+    for harm in (lambda: segment.write_bytes(whole[:100] + bytes(4096) + whole[4196:]), segment.unlink):
+        harm()
+        told = firth("verify", "--data", server.data)
+        assert told.returncode == 1 and segment.name in told.stdout.replace("/", "."), told
+        planned = firth("repair", "--data", server.data)
+        assert planned.returncode == 1 and NAMED.search(planned.stdout), planned
+    repaired = firth("repair", "--data", server.data, "--accept-loss")
+    assert repaired.returncode == 0 and NAMED.findall(repaired.stdout) == NAMED.findall(planned.stdout), (planned, repaired)
+    assert firth("verify", "--data", server.data).returncode == 0

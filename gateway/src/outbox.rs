@@ -1,9 +1,11 @@
 //! The queue of events that come up to one connection.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
 
 use firth_model::limits::LIVE_BYTES_MAX;
 use tokio::sync::Notify;
@@ -17,7 +19,6 @@ use crate::refusal::Refusal;
 #[derive(Debug, Default)]
 pub struct Outbox {
     waiting: Mutex<Waiting>,
-    bell: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -27,6 +28,19 @@ struct Waiting {
     live_bytes: usize,
     /// It was too slow, and is not sent anything any more.
     overrun: bool,
+    /// Of the connection, while it waits.
+    waker: Option<Waker>,
+}
+
+impl Waiting {
+    fn take(&mut self) -> Vec<Event> {
+        let mut events = std::mem::take(&mut self.events);
+        if !self.live.is_empty() {
+            self.live_bytes = 0;
+            events.push(Event::Live(std::mem::take(&mut self.live)));
+        }
+        events
+    }
 }
 
 impl Outbox {
@@ -40,7 +54,10 @@ impl Outbox {
     }
 
     pub fn wake(&self) {
-        self.bell.notify_one();
+        let waker = self.lock().waker.take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
     }
 
     /// Adds live deliveries without waking. Says whether nothing was there before, and how many found no room.
@@ -85,24 +102,23 @@ impl Outbox {
 
     /// Everything that is there, without waiting: replies in order, then one event with all live deliveries in order.
     pub fn try_take(&self) -> Vec<Event> {
-        let mut waiting = self.lock();
-        let mut events = std::mem::take(&mut waiting.events);
-        if !waiting.live.is_empty() {
-            waiting.live_bytes = 0;
-            events.push(Event::Live(std::mem::take(&mut waiting.live)));
-        }
-        events
+        self.lock().take()
     }
 
-    /// Everything that is there, in order; waits until something is. Safe to drop while waiting.
+    /// Everything that is there, in order; waits until something is. Safe to drop while waiting. Only one may wait: the connection.
     pub async fn take(&self) -> Vec<Event> {
-        loop {
-            let ready = self.try_take();
+        poll_fn(|context| {
+            let mut waiting = self.lock();
+            let ready = waiting.take();
             if !ready.is_empty() {
-                return ready;
+                return Poll::Ready(ready);
             }
-            self.bell.notified().await;
-        }
+            if !waiting.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+                waiting.waker = Some(context.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await
     }
 }
 

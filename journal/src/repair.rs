@@ -65,17 +65,16 @@ impl GivenUp {
     }
 }
 
-/// What a repair does, or would do.
+/// What a repair did.
 #[derive(Debug, Default)]
 pub struct Repaired {
     pub given_up: Vec<GivenUp>,
-    /// Extents that are made again, with what was wrong.
+    /// Extents that were made again, with what was wrong.
     pub extents: Vec<(ExtentNumber, &'static str)>,
 }
 
-/// Goes through the whole journal. Before an extent is replaced `aside` is called with it; if that says false nothing is changed, and
-/// what would be is told. The journal must not be in use.
-pub fn repair(disk: &dyn Disk, wanted: Wanted, aside: &mut dyn FnMut(ExtentNumber) -> io::Result<bool>) -> Result<Repaired, OpenError> {
+/// Goes through the whole journal. Before an extent is replaced `aside` is called with it. The journal must not be in use.
+pub fn repair(disk: &dyn Disk, wanted: Wanted, aside: &mut dyn FnMut(ExtentNumber) -> io::Result<()>) -> Result<Repaired, OpenError> {
     let mut extents = Vec::new();
     for (file, bytes) in disk.list()? {
         if let FileName::Extent(number) = file {
@@ -114,7 +113,7 @@ struct Chain {
 struct Repair<'a> {
     disk: &'a dyn Disk,
     wanted: Wanted,
-    aside: &'a mut dyn FnMut(ExtentNumber) -> io::Result<bool>,
+    aside: &'a mut dyn FnMut(ExtentNumber) -> io::Result<()>,
     chain: Chain,
     told: Repaired,
 }
@@ -212,9 +211,8 @@ impl Repair<'_> {
         self.finish(&mut bench, followed);
         if let Some(wrong) = bench.wrong {
             self.told.extents.push((number, wrong));
-            if (self.aside)(number)? {
-                self.replace(&bench)?;
-            }
+            (self.aside)(number)?;
+            self.replace(&bench)?;
         }
         Ok(())
     }

@@ -19,13 +19,12 @@ use firth_archive::segments::name;
 use firth_archive::store::{DirectoryStore, Store};
 use firth_broker::recovery::{live_segments, recover};
 use firth_journal::disk::{Disk, FileDisk, FileName};
-use firth_journal::options::Options;
 use firth_journal::scan::groups_end;
 use firth_model::ids::{ExtentNumber, SegmentId};
-use firth_model::time::Millis;
 
 use crate::config::Config;
 use crate::identity::{self, Identity};
+use crate::rehearsal::offline_options;
 
 const MANIFEST: &str = "backup.json";
 /// A busy node gives back extents while they are copied; each time the copy begins again with a newer checkpoint.
@@ -183,17 +182,6 @@ fn open_copy(to: &Path, cluster: uuid::Uuid) -> Result<(Vec<SegmentId>, u64)> {
     let disk = Arc::new(FileDisk::open(&to.join("journal"))?);
     let recovered = recover(disk, Arc::new(store), offline_options(cluster))?;
     Ok((live_segments(&recovered.state).into_iter().collect(), recovered.opened.last_lsn.0))
-}
-
-/// What a journal is opened with that no node runs on.
-pub(crate) fn offline_options(cluster: uuid::Uuid) -> Options {
-    Options {
-        extent_bytes: None,
-        clock: Arc::new(|| Millis(0)),
-        cluster_id: *cluster.as_bytes(),
-        reserve_extents: 0,
-        random: Box::new(|| *uuid::Uuid::new_v4().as_bytes()),
-    }
 }
 
 fn checksums(root: &Path) -> Result<BTreeMap<String, (u64, u32)>> {

@@ -6,6 +6,7 @@ pub mod config;
 pub mod identity;
 pub mod listen;
 pub mod memory;
+mod rehearsal;
 pub mod repair;
 pub mod run;
 pub mod settings;

@@ -12,69 +12,40 @@ use anyhow::{Context, Result, bail};
 use firth_archive::checkpoints::{self, ArchiveError, Loaded};
 use firth_archive::segments::{Segments, name};
 use firth_archive::store::{DirectoryStore, Store};
-use firth_broker::recovery::{recover, state_of};
+use firth_broker::recovery::recover;
 use firth_broker::repair::{Lost, damaged_segments, repair as repair_segments};
 use firth_broker::state::State;
-use firth_journal::disk::FileDisk;
+use firth_journal::disk::{Disk, FileDisk};
 use firth_journal::journal::extent_bytes;
 use firth_journal::repair::{Repaired, Wanted, repair as repair_journal};
 use firth_model::ids::{ExtentNumber, Lsn, PartitionId, Position, SegmentId};
 use firth_model::time::Millis;
 
-use crate::backup::offline_options;
 use crate::config::Config;
 use crate::identity;
+use crate::rehearsal::{RehearsalDisk, RehearsalStore, offline_options};
 use crate::run::system_clock;
 use crate::verify::Verdict;
 
 /// In the data directory: originals of what repairs replaced, in a directory for each.
 const ASIDE: &str = "given-up";
 
-/// Says what is to be given up and, if `accept_loss`, gives it up. The directory must not be in use.
+/// Says what is to be given up and, if `accept_loss`, gives it up: without it everything is done in memory. The directory must not be in
+/// use.
 pub fn repair(config: &Config, accept_loss: bool) -> Result<Verdict> {
     if !config.data.join("firth.json").exists() {
         bail!("{} is no data directory", config.data.display());
     }
     let _lock = identity::lock(&config.data)?;
     let cluster = identity::read_or_make(&config.data)?.cluster;
-    let mut bench = Bench { data: &config.data, aside: None, accept_loss, text: String::new(), changes: 0 };
-    let store = DirectoryStore::open(&config.data.join("archive"))?;
-    let loaded = bench.checkpoint(&store)?;
-    let copies = checkpoints::verify(&store).damage;
-    bench.changes += copies.len();
-    copies.iter().for_each(|what| bench.say(&format!("checkpoint: {what}")));
-    let (at, position) = loaded.as_ref().map_or((Lsn(0), Position(0)), |loaded| (loaded.at, loaded.position));
-    let disk = FileDisk::open(&config.data.join("journal"))?;
-    let options = offline_options(cluster);
-    let wanted = Wanted {
-        cluster_id: options.cluster_id,
-        extent_bytes: extent_bytes(&disk, &options)?,
-        at,
-        from: position,
-        random: Box::new(|| *uuid::Uuid::new_v4().as_bytes()),
-    };
-    let repaired = repair_journal(&disk, wanted, &mut |extent| bench.extent(extent))?;
-    drop(disk);
-    let before = state_of(loaded.as_ref().map_or(&[], |loaded| &loaded.entries[..]))?;
-    let segments = Arc::new(Segments::over(crate::archive::segment_store_of(config)?, 0));
+    let bench = Bench { data: &config.data, aside: None, accept_loss, text: String::new(), changes: 0 };
+    let mut disk: Arc<dyn Disk> = Arc::new(FileDisk::open(&config.data.join("journal"))?);
     if !accept_loss {
-        bench.journal(&repaired, &Names::of(&before));
-        let damaged = damaged_segments(&before, &segments)?;
-        damaged.iter().for_each(|id| bench.say(&format!("segment {} is damaged or missing", name(*id))));
-        return Ok(bench.verdict(damaged.len()));
+        disk = Arc::new(RehearsalDisk::over(disk));
     }
-    let disk = FileDisk::open(&config.data.join("journal"))?;
-    checkpoints::mend_copies(&store)?;
-    let recovered = recover(Arc::new(disk), Arc::new(store), options).context("the repaired journal does not open")?;
-    let names = Names::of(&recovered.state);
-    bench.journal(&repaired, &names);
-    let damaged = damaged_segments(&recovered.state, &segments)?;
-    for id in &damaged {
-        bench.segment(*id, &segments)?;
-    }
-    let lost = repair_segments(recovered, &segments, &damaged, now(), &mut || uuid::Uuid::new_v4().as_u128())?;
-    bench.lost(&lost, &names);
-    Ok(bench.verdict(damaged.len()))
+    let store = bench.store(Arc::new(DirectoryStore::open(&config.data.join("archive"))?));
+    let segments = bench.store(crate::archive::segment_store_of(config)?);
+    bench.everything(disk, store, Arc::new(Segments::over(segments, 0)), cluster)
 }
 
 /// One repair.
@@ -88,6 +59,37 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
+    fn store(&self, real: Arc<dyn Store>) -> Arc<dyn Store> {
+        if self.accept_loss { real } else { Arc::new(RehearsalStore::over(real)) }
+    }
+
+    fn everything(mut self, disk: Arc<dyn Disk>, store: Arc<dyn Store>, segments: Arc<Segments>, cluster: uuid::Uuid) -> Result<Verdict> {
+        let (at, position) = self.checkpoint(&*store)?.map_or((Lsn(0), Position(0)), |loaded| (loaded.at, loaded.position));
+        let copies = checkpoints::verify(&*store).damage;
+        self.changes += copies.len();
+        copies.iter().for_each(|what| self.say(&format!("checkpoint: {what}")));
+        let options = offline_options(cluster);
+        let wanted = Wanted {
+            cluster_id: options.cluster_id,
+            extent_bytes: extent_bytes(&*disk, &options)?,
+            at,
+            from: position,
+            random: Box::new(|| *uuid::Uuid::new_v4().as_bytes()),
+        };
+        let repaired = repair_journal(&*disk, wanted, &mut |extent| self.extent(extent))?;
+        checkpoints::mend_copies(&*store)?;
+        let recovered = recover(disk, store, options).context("the repaired journal does not open")?;
+        let names = Names::of(&recovered.state);
+        self.journal(&repaired, &names);
+        let damaged = damaged_segments(&recovered.state, &segments)?;
+        for id in &damaged {
+            self.segment(*id, &segments)?;
+        }
+        let lost = repair_segments(recovered, &segments, &damaged, now(), &mut || uuid::Uuid::new_v4().as_u128())?;
+        self.lost(&lost, &names);
+        Ok(self.verdict(damaged.len()))
+    }
+
     fn say(&mut self, line: &str) {
         self.text.push_str(line);
         self.text.push('\n');
@@ -105,7 +107,7 @@ impl Bench<'_> {
     }
 
     /// The newest checkpoint that can be read. If none can, the journal must reach back to its beginning.
-    fn checkpoint(&mut self, store: &DirectoryStore) -> Result<Option<Loaded>> {
+    fn checkpoint(&mut self, store: &dyn Store) -> Result<Option<Loaded>> {
         match checkpoints::newest(store) {
             Err(ArchiveError::Damaged(what)) => {
                 self.say(&format!("no checkpoint can be read: {what}"));
@@ -113,13 +115,11 @@ impl Bench<'_> {
                     bail!("no checkpoint can be read ({what}), and the journal does not reach back to its beginning: restore a backup");
                 }
                 self.changes += 1;
-                if self.accept_loss {
-                    for object in store.list("")? {
-                        if let Some(bytes) = store.get(&object)? {
-                            fs::write(self.aside(&format!("archive/{}", object.replace('/', ".")))?, bytes)?;
-                        }
-                        store.delete(&object)?;
+                for object in store.list("")? {
+                    if let Some(bytes) = store.get(&object)? {
+                        self.keep(&format!("archive/{}", object.replace('/', ".")), &bytes)?;
                     }
+                    store.delete(&object)?;
                 }
                 Ok(None)
             }
@@ -127,25 +127,31 @@ impl Bench<'_> {
         }
     }
 
-    /// Keeps an extent before it is replaced. False: it is not to be.
-    fn extent(&mut self, extent: ExtentNumber) -> std::io::Result<bool> {
-        if !self.accept_loss {
-            return Ok(false);
+    /// Puts an original aside.
+    fn keep(&mut self, file: &str, bytes: &[u8]) -> Result<()> {
+        if self.accept_loss {
+            fs::write(self.aside(file)?, bytes)?;
         }
+        Ok(())
+    }
+
+    /// Keeps an extent before it is replaced.
+    fn extent(&mut self, extent: ExtentNumber) -> std::io::Result<()> {
         let file = format!("{:020}.fj", extent.0);
         let original = self.data.join("journal/0").join(&file);
-        if original.exists() {
+        if self.accept_loss && original.exists() {
             let kept = self.aside(&format!("journal/{file}")).map_err(std::io::Error::other)?;
             fs::copy(original, kept)?;
         }
-        Ok(true)
+        Ok(())
     }
 
     fn segment(&mut self, id: SegmentId, segments: &Segments) -> Result<()> {
-        if let Some(bytes) = segments.whole(id)? {
-            fs::write(self.aside(&format!("segments/{}", name(id).replace('/', ".")))?, bytes)?;
+        self.say(&format!("segment {} is damaged or missing", name(id)));
+        match segments.whole(id)? {
+            Some(bytes) => self.keep(&format!("segments/{}", name(id).replace('/', ".")), &bytes),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn journal(&mut self, repaired: &Repaired, names: &Names) {

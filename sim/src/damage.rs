@@ -137,7 +137,7 @@ impl Rested {
         let random = Box::new(move || chance.sixteen());
         let wanted = Wanted { cluster_id: CLUSTER, extent_bytes: EXTENT_BYTES, at, from, random };
         machine.disk.restart_process();
-        let done = repair_journal(&*machine.disk, wanted, &mut |_| Ok(true)).unwrap_or_else(|error| panic!("{context}: {error}"));
+        let done = repair_journal(&*machine.disk, wanted, &mut |_| Ok(())).unwrap_or_else(|error| panic!("{context}: {error}"));
         assert!(!done.extents.is_empty(), "{context}: refused, and nothing to repair");
         give_up_segments(machine).unwrap_or_else(|error| panic!("{context}: after {done:?}: {error}"));
         machine.disk.restart_process();

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use firth_gateway::message::LiveDelivery;
 use firth_gateway::message::Message;
-use firth_gateway::view::LogView;
 use firth_model::ids::Position;
 use firth_model::subject::Subject;
 
@@ -34,13 +35,12 @@ impl Session {
     /// Sends what the client has room for, in order: retained messages of new subscriptions, then what the legs hold and what came live,
     /// as they were published.
     pub fn pump(&mut self) {
-        let view = self.broker.view().clone();
         if let Some(durable) = &mut self.durable {
             durable.legs.stir();
         }
         while self.ending.is_none() && self.wire.has_room() && self.outgoing.has_room() {
             if self.replays.is_active() {
-                if !self.pump_replay(&view) {
+                if !self.pump_replay() {
                     return;
                 }
                 continue;
@@ -53,7 +53,7 @@ impl Session {
                 && !durable.legs.is_empty()
             {
                 let looked_again = durable.legs.is_due(after);
-                if !durable.legs.fill(&*view, after) {
+                if !durable.legs.fill(&**self.broker.view(), after) {
                     return;
                 }
                 if looked_again {
@@ -71,7 +71,7 @@ impl Session {
                 }
             }
             if self.queue.is_empty() {
-                if self.park(&view) {
+                if self.park() {
                     return;
                 }
             } else if !self.deliver_live() {
@@ -81,15 +81,15 @@ impl Session {
     }
 
     /// True: nothing is there, and who brings something wakes the session.
-    fn park(&mut self, view: &Arc<dyn LogView>) -> bool {
-        self.durable.as_mut().is_none_or(|durable| durable.legs.park(&**view))
+    fn park(&mut self) -> bool {
+        self.durable.as_mut().is_none_or(|durable| durable.legs.park(&**self.broker.view()))
     }
 
     /// Sends one retained message, or one that was in flight before. False: there is none to send now.
-    fn pump_replay(&mut self, view: &Arc<dyn LogView>) -> bool {
+    fn pump_replay(&mut self) -> bool {
         let (subscription, message, position, stored) = match self.replays.front() {
             None => {
-                self.replays.go_on(view);
+                self.replays.go_on(self.broker.view());
                 return false;
             }
             Some(Replayed::End { slot }) => {
@@ -183,7 +183,7 @@ impl Session {
             Some(Handed::Once(id) | Handed::Marked(id)) => PacketId::new(id),
             _ => None,
         };
-        let expired = again.is_none() && is_expired(message, self.broker.now());
+        let expired = again.is_none() && is_expired(message, self.now);
         if expired {
             // Brokers that give identifiers to what they queue have used one for it, and clients' tests know.
             self.window.free_id();
@@ -211,7 +211,7 @@ impl Session {
         let by_leg = guaranteed && self.durable.is_some() && self.subscriptions.has_leg(subscriptions);
         let grant = if by_leg { None } else { self.subscriptions.grant_of(subscriptions, own) };
         let message = message.clone();
-        let expired = is_expired(&message, self.broker.now());
+        let expired = is_expired(&message, self.now);
         if expired && guaranteed {
             self.window.free_id();
         }
@@ -247,16 +247,17 @@ impl Session {
             QoS::AtMostOnce => None,
             _ => again.or_else(|| self.window.free_id()),
         };
-        let Some(topic) = topic(&message.subject).filter(|_| packet_id.is_some() == (qos != QoS::AtMostOnce)) else {
+        let Some(topic) = self.topic_of(&message.subject).filter(|_| packet_id.is_some() == (qos != QoS::AtMostOnce)) else {
             return self.lose(source);
         };
         let properties = match self.client.version.has_properties() {
-            true => properties(message, grant.identifiers, self.broker.now()),
+            true => properties(message, grant.identifiers, self.now),
             false => crate::codec::property::Properties::default(),
         };
-        let payload = message.value.clone().unwrap_or_default();
+        static EMPTY: Bytes = Bytes::new();
+        let payload = message.value.as_ref().unwrap_or(&EMPTY);
         let doubtful = qos == QoS::AtLeastOnce && source.is_some_and(|source| self.may_have_been_sent(source));
-        let publish = Publish { dup: again.is_some() || doubtful, qos, retain, topic, packet_id, properties, payload };
+        let publish = Publish { dup: again.is_some() || doubtful, qos, retain, topic, packet_id, properties, payload: Bytes::new() };
         let marking = qos == QoS::ExactlyOnce && again.is_none() && source.is_some_and(|source| source.origin.is_kept());
         if let Some(id) = packet_id {
             let stage = match qos {
@@ -274,15 +275,29 @@ impl Session {
             }
         }
         if marking || !self.outgoing.is_empty() {
+            let publish = Publish { payload: payload.clone(), ..publish };
             return self.outgoing.add(Waiting { publish, subject: message.subject.clone(), source, marking });
         }
-        self.send_publish(publish, &message.subject, source);
+        self.send_publish(publish, payload, &message.subject, source);
+    }
+
+    /// The topic of a subject. `None`: MQTT has no room for it.
+    fn topic_of(&mut self, subject: &Subject) -> Option<Text> {
+        if let Some((last, topic)) = &self.last_topic
+            && last == subject
+        {
+            return Some(topic.clone());
+        }
+        let topic = topic(subject)?;
+        self.last_topic = Some((subject.clone(), topic.clone()));
+        Some(topic)
     }
 
     /// Sends what waited for an identifier that is durable now.
     pub fn send_waiting(&mut self) {
-        while let Some(Waiting { publish, subject, source, .. }) = self.outgoing.pop() {
-            self.send_publish(publish, &subject, source);
+        while let Some(Waiting { mut publish, subject, source, .. }) = self.outgoing.pop() {
+            let payload = std::mem::take(&mut publish.payload);
+            self.send_publish(publish, &payload, &subject, source);
         }
     }
 
@@ -293,7 +308,7 @@ impl Session {
     }
 
     /// Sends a PUBLISH, with an alias for its topic if the client takes any. At QoS 0 the session is done with it.
-    fn send_publish(&mut self, mut publish: Publish, subject: &Subject, source: Option<Source>) {
+    fn send_publish(&mut self, mut publish: Publish, payload: &Bytes, subject: &Subject, source: Option<Source>) {
         let alias = if self.client.version.has_properties() { self.taken.of(subject) } else { None };
         if let Some((alias, known)) = alias {
             publish.properties.edit().topic_alias = Some(alias);
@@ -301,7 +316,7 @@ impl Session {
                 publish.topic = Text::default();
             }
         }
-        if self.wire.publish(&publish, &self.client.receiver).is_err() {
+        if self.wire.publish(&publish, payload, &self.client.receiver).is_err() {
             if let Some(id) = publish.packet_id {
                 self.window.remove(id);
             }

@@ -16,6 +16,12 @@ pub struct Queue {
 impl Queue {
     /// How many found no room.
     pub fn add(&mut self, deliveries: VecDeque<LiveDelivery>) -> u64 {
+        if self.waiting.is_empty() {
+            // As many as the outbox took, which has the same bound.
+            self.bytes = deliveries.iter().map(|delivery| delivery.message.weight()).sum();
+            self.waiting = deliveries;
+            return 0;
+        }
         let mut dropped = 0;
         for delivery in deliveries {
             let bytes = delivery.message.weight();

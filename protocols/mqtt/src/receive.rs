@@ -79,7 +79,7 @@ impl Session {
     fn take_in(&mut self, publish: Publish, subject: Subject, receipt: Option<Receipt>) {
         let Publish { qos, retain, properties, payload, .. } = publish;
         let outline = Outline { subject, qos, retain, properties: &properties, payload };
-        let mut message = message(outline, self.broker.now());
+        let mut message = message(outline, self.now);
         if self.durable.is_some() && message.guaranteed && self.subscriptions.keeps_own_out(&message.subject) {
             set_publisher(&mut message, &self.client.id);
         }

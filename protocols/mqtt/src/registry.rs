@@ -27,7 +27,8 @@ struct State {
     kept: Option<HashSet<Text>>,
 }
 
-struct Chair {
+/// What a connection sits on.
+pub struct Chair {
     /// Whether, and why, who sits here is to go.
     order: AtomicU8,
     calls: Mutex<VecDeque<Call>>,
@@ -166,20 +167,26 @@ impl Registry {
     }
 }
 
-impl Seat {
+impl Chair {
     /// Resolves when the connection is to do something. Safe to drop while waiting.
     pub async fn called(&self) -> Called {
         loop {
-            match self.chair.order.load(Ordering::Acquire) {
+            match self.order.load(Ordering::Acquire) {
                 STAY => {}
                 REMOVED => return Called::Removed,
                 _ => return Called::TakenOver,
             }
-            if let Some(call) = self.chair.lock_calls().pop_front() {
+            if let Some(call) = self.lock_calls().pop_front() {
                 return Called::Asked(call);
             }
-            self.chair.bell.notified().await;
+            self.bell.notified().await;
         }
+    }
+}
+
+impl Seat {
+    pub fn chair(&self) -> Arc<Chair> {
+        self.chair.clone()
     }
 
     /// For whoever is to tell the connection something later.
@@ -230,18 +237,18 @@ mod tests {
         let first = registry.claim(Text::fixed("a")).await;
         let (other, third) = (registry.clone(), registry.clone());
         let second = tokio::spawn(async move { other.claim(Text::fixed("a")).await });
-        assert!(matches!(first.called().await, Called::TakenOver));
+        assert!(matches!(first.chair().called().await, Called::TakenOver));
         assert!(!second.is_finished());
         let third = tokio::spawn(async move { third.claim(Text::fixed("a")).await });
         tokio::task::yield_now().await;
         drop(first);
         let second = second.await.expect("seated");
-        assert!(matches!(second.called().await, Called::TakenOver));
+        assert!(matches!(second.chair().called().await, Called::TakenOver));
         assert!(!third.is_finished(), "the second is not gone");
         drop(second);
         let third = third.await.expect("seated");
         let described = registry.describe(&Text::fixed("a")).expect("somebody is there");
-        assert!(matches!(third.called().await, Called::Asked(Call::Describe(_))));
+        assert!(matches!(third.chair().called().await, Called::Asked(Call::Describe(_))));
         assert_eq!(registry.connected(), 1);
         drop(third);
         assert!(described.await.is_err());

@@ -1,10 +1,12 @@
 //! The loop of a connected client.
 
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 
 use firth_gateway::link::{LinkEnd, StopSignal};
+use firth_gateway::outbox::Budget;
 use firth_model::limits::MQTT_UNDONE_MAX;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Duration, Instant, Sleep, sleep};
 
 use crate::codec::reason::ReasonCode;
 use crate::registry::Called;
@@ -12,15 +14,24 @@ use crate::session::{Durable, Ending, Session};
 use crate::shared::MemberInbox;
 use crate::wire::Turn;
 
+/// How long a timer sleeps that nothing is due for.
+const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
 impl Session {
     /// Serves the client to the end of its connection.
     pub async fn run(mut self: Box<Self>, mut stop: StopSignal) -> Result<(), LinkEnd> {
+        // What may happen at any time is waited for once, and not anew for every packet.
+        let chair = self.seat.chair();
+        let (stopped, called, timer) = (pin!(stop.stopped()), pin!(chair.called()), pin!(sleep(NEVER)));
+        let mut outside = Outside { stopped, called, timer };
         let ending = loop {
             self.work();
             if let Some(ending) = self.ending {
                 break ending;
             }
-            self.wait(&mut stop).await;
+            if self.wait(&mut outside).await {
+                outside.called.set(chair.called());
+            }
         };
         // Boxed, for its size: most of its life a connection is not at its end.
         Box::pin(self.leave(ending)).await;
@@ -39,6 +50,7 @@ impl Session {
 
     /// Everything that can be done without waiting.
     fn work(&mut self) {
+        self.now = self.broker.now();
         self.take_events();
         self.hear_groups();
         if !self.wire.received.is_empty() && self.may_read() {
@@ -60,18 +72,46 @@ impl Session {
             && self.wire.has_room()
     }
 
-    /// Waits until there is something to do.
-    async fn wait(&mut self, stop: &mut StopSignal) {
+    /// The timer went off, which was set for what was heard a while ago.
+    fn look_for_silence(&mut self, reading: bool) {
+        let Some(patience) = self.client.patience.filter(|patience| self.heard_at.elapsed() >= *patience) else { return };
+        // While the node does not read, the client cannot be heard.
+        if reading {
+            tracing::debug!(client = self.client.id.as_str(), ?patience, "a client is silent for too long");
+            self.end(Ending::Refused(ReasonCode::KeepAliveTimeout));
+        } else {
+            self.heard_at = Instant::now();
+        }
+    }
+
+    /// Waits until there is something to do. True: somebody called.
+    async fn wait<S: Future<Output = ()>, C: Future<Output = Called>>(&mut self, outside: &mut Outside<'_, S, C>) -> bool {
         let reading = self.may_read();
         let held = !self.held.is_empty() || self.inbound.held.is_some();
-        let budget = self.broker.budget().clone();
+        let budget = held.then(|| self.broker.budget().clone());
         let due = self.client.patience.map(|patience| self.heard_at + patience);
+        if let Some(due) = due
+            && due < outside.timer.deadline()
+        {
+            outside.timer.as_mut().reset(due);
+        }
         let parked = self.durable.as_ref().filter(|durable| durable.legs.is_parked()).map(|durable| durable.legs.waiter());
         let inbox = self.memberships.as_ref().map(|memberships| memberships.inbox.clone());
         let is_member = inbox.is_some();
         let cold = self.durable.as_mut().filter(|durable| durable.legs.is_reading());
         let (is_cold, is_replaying, is_parked) = (cold.is_some(), self.replays.is_reading(), parked.is_some());
         tokio::select! {
+            // What ends a connection is never starved by what its client sends.
+            biased;
+            called = outside.called.as_mut() => {
+                match called {
+                    Called::TakenOver => self.end(Ending::TakenOver),
+                    Called::Removed => self.end(Ending::Removed),
+                    Called::Asked(call) => self.answer_call(call),
+                }
+                return true;
+            }
+            () = outside.stopped.as_mut() => self.end(Ending::Stopping),
             turn = self.wire.turn(reading) => match turn {
                 Ok(Turn::Wrote) => {}
                 Ok(Turn::Read(0)) | Err(_) => self.end(Ending::Lost),
@@ -89,27 +129,26 @@ impl Session {
                     durable.legs.woken(&**self.broker.view());
                 }
             }
-            () = budget.room(), if held => {
+            () = room(budget), if held => {
                 self.retry_held();
                 self.retry_publish();
             }
             () = handed(inbox), if is_member => {}
-            called = self.seat.called() => match called {
-                Called::TakenOver => self.end(Ending::TakenOver),
-                Called::Removed => self.end(Ending::Removed),
-                Called::Asked(call) => self.answer_call(call),
-            },
-            () = until(due), if due.is_some() => {
-                // While the node does not read, the client cannot be heard.
-                if reading {
-                    self.end(Ending::Refused(ReasonCode::KeepAliveTimeout));
-                } else {
-                    self.heard_at = Instant::now();
-                }
+            () = outside.timer.as_mut() => {
+                outside.timer.as_mut().reset(Instant::now() + NEVER);
+                self.look_for_silence(reading);
             }
-            () = stop.stopped() => self.end(Ending::Stopping),
         }
+        false
     }
+}
+
+/// What may happen to a connection at any time.
+struct Outside<'a, S, C> {
+    stopped: Pin<&'a mut S>,
+    called: Pin<&'a mut C>,
+    /// Goes off when the client was silent for too long, or before: it is not set anew with every packet.
+    timer: Pin<&'a mut Sleep>,
 }
 
 async fn read_cold(durable: Option<&mut Box<Durable>>) {
@@ -126,16 +165,16 @@ async fn woken(waiter: Option<Arc<firth_gateway::view::Waiter>>) {
     }
 }
 
-async fn handed(inbox: Option<Arc<MemberInbox>>) {
-    match inbox {
-        Some(inbox) => inbox.bell.notified().await,
+async fn room(budget: Option<Arc<Budget>>) {
+    match budget {
+        Some(budget) => budget.room().await,
         None => std::future::pending().await,
     }
 }
 
-async fn until(due: Option<Instant>) {
-    match due {
-        Some(due) => sleep_until(due).await,
+async fn handed(inbox: Option<Arc<MemberInbox>>) {
+    match inbox {
+        Some(inbox) => inbox.bell.notified().await,
         None => std::future::pending().await,
     }
 }

@@ -10,6 +10,8 @@ use firth_gateway::door::Broker;
 use firth_gateway::request::Request;
 use firth_model::filter::Filter;
 use firth_model::ids::{Offset, PartitionId};
+use firth_model::subject::Subject;
+use firth_model::time::Millis;
 use tokio::time::{Duration, Instant};
 
 use crate::aliases::{Given, Taken};
@@ -139,6 +141,8 @@ pub struct Session {
     pub window: Window,
     pub taken: Taken,
     pub queue: Queue,
+    /// What a client is sent often comes under one topic for a while.
+    pub last_topic: Option<(Subject, Text)>,
     pub outgoing: Outgoing,
     pub replays: Replays,
     pub durable: Option<Box<Durable>>,
@@ -148,11 +152,14 @@ pub struct Session {
     /// PINGREQs that are answered behind what was to be sent before they came.
     pub pings: u32,
     pub heard_at: Instant,
+    /// The node's clock as it was when the session last had something to do: it is asked once for all that came together.
+    pub now: Millis,
     pub ending: Option<Ending>,
 }
 
 impl Session {
     pub fn of(node: Arc<Node>, broker: Broker, client: Client, seat: Seat, wire: Wire, connection: Connection) -> Session {
+        let now = broker.now();
         Session {
             inbound: Inbound { given: Given::up_to(node.settings.topic_aliases), ..Inbound::default() },
             node,
@@ -169,6 +176,7 @@ impl Session {
             window: Window::of(u16::MAX),
             taken: Taken::default(),
             queue: Queue::default(),
+            last_topic: None,
             replays: Replays::default(),
             durable: None,
             memberships: None,
@@ -176,6 +184,7 @@ impl Session {
             pings: 0,
             outgoing: Outgoing::default(),
             heard_at: Instant::now(),
+            now,
             ending: None,
         }
     }

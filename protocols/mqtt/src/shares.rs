@@ -68,7 +68,7 @@ impl Session {
             group.take_back(offset, message);
             return true;
         };
-        if is_expired(&message, self.broker.now()) {
+        if is_expired(&message, self.now) {
             offset.into_iter().for_each(|offset| group.settle(offset));
             return true;
         }

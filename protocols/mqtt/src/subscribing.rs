@@ -262,7 +262,7 @@ impl Session {
             if let Some(listing) = Listing::of(&self.node, &self.broker, &subscribed.filter) {
                 self.replays.add_sessions(number, listing);
             }
-            for message in sys::values(&self.node, self.broker.now()) {
+            for message in sys::values(&self.node, self.now) {
                 if subscribed.filter.matches(&message.subject) {
                     self.replays.add_ready(number, Arc::new(message));
                 }

@@ -64,17 +64,19 @@ impl Wire {
         Ok(())
     }
 
+    /// Sends a PUBLISH with this payload in place of its own.
+    ///
     /// # Errors
     /// Nothing is sent then.
-    pub fn publish(&mut self, publish: &Publish, receiver: &Receiver) -> Result<(), EncodeError> {
+    pub fn publish(&mut self, publish: &Publish, payload: &Bytes, receiver: &Receiver) -> Result<(), EncodeError> {
         let before = self.tail.len();
-        encode_publish_head(publish, receiver, &mut self.tail)?;
-        self.unsent_bytes += self.tail.len() - before + publish.payload.len();
-        if publish.payload.len() < GATHERED_BYTES_MIN {
-            self.tail.extend_from_slice(&publish.payload);
+        encode_publish_head(publish, payload.len(), receiver, &mut self.tail)?;
+        self.unsent_bytes += self.tail.len() - before + payload.len();
+        if payload.len() < GATHERED_BYTES_MIN {
+            self.tail.extend_from_slice(payload);
         } else {
             self.unsent.push_back(self.tail.split().freeze());
-            self.unsent.push_back(publish.payload.clone());
+            self.unsent.push_back(payload.clone());
         }
         Ok(())
     }

@@ -44,7 +44,7 @@ pub fn encode(packet: &Packet, receiver: &Receiver, out: &mut BytesMut) -> Resul
 pub fn encode_head(packet: &Packet, receiver: &Receiver, out: &mut BytesMut) -> Result<(), EncodeError> {
     let version = receiver.version;
     match packet {
-        Packet::Publish(publish) => return encode_publish_head(publish, receiver, out),
+        Packet::Publish(publish) => return encode_publish_head(publish, publish.payload.len(), receiver, out),
         Packet::ConnAck(packet) => packet.check(version)?,
         Packet::PubAck(step) | Packet::PubRec(step) | Packet::PubRel(step) | Packet::PubComp(step) => step.check(packet.kind(), version)?,
         Packet::SubAck(packet) => packet.check()?,
@@ -67,15 +67,15 @@ pub fn encode_head(packet: &Packet, receiver: &Receiver, out: &mut BytesMut) -> 
     Err(EncodeError::TooLarge)
 }
 
-/// Appends everything of a PUBLISH but its payload, which the caller sends behind it.
+/// Appends everything of a PUBLISH but its payload of so many bytes, which the caller sends behind it.
 ///
 /// # Errors
 /// [`EncodeError::TooLarge`]: it must not be sent to this receiver ([MQTT-3.1.2-25]). Nothing is appended then.
-pub fn encode_publish_head(publish: &Publish, receiver: &Receiver, out: &mut BytesMut) -> Result<(), EncodeError> {
+pub fn encode_publish_head(publish: &Publish, payload_bytes: usize, receiver: &Receiver, out: &mut BytesMut) -> Result<(), EncodeError> {
     publish.check()?;
     let mut count = Count::default();
     publish.write_head(&mut count, receiver.version);
-    let body_bytes = checked_length(count.0 + publish.payload.len(), receiver)?;
+    let body_bytes = checked_length(count.0 + payload_bytes, receiver)?;
     write_header(out, PacketKind::Publish.number() << 4 | publish.flags(), body_bytes, count.0);
     publish.write_head(out, receiver.version);
     Ok(())
