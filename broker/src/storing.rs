@@ -15,7 +15,6 @@ use firth_model::limits::{EXPIRING_RECORDS_MAX, REQUEST_BYTES_MAX};
 use firth_model::names::StreamName;
 use firth_model::partitioner::partition_of_key;
 
-use crate::cursors::deciding::receipt_effect;
 use crate::effect::Effect;
 use crate::partition::Decision;
 use crate::retained::RETAINED_STREAM;
@@ -41,10 +40,12 @@ impl Shard {
 
     pub(crate) fn store_one(&mut self, store: &Store, upto: &mut Lsn) -> Result<Stored, Refusal> {
         let message = &*store.message;
-        if let Some(receipt) = &store.receipt
-            && self.state.cursors.receipt(receipt)?
-        {
-            // The note may be on its way to the disk still.
+        let receipt = match &store.receipt {
+            Some(receipt) => self.state.cursors.receipt(receipt)?,
+            None => None,
+        };
+        if store.receipt.is_some() && receipt.is_none() {
+            // What was done may be on its way to the disk still.
             *upto = (*upto).max(self.cursor_care.lsn);
             return Ok(Stored { duplicate: true, ..Stored::default() });
         }
@@ -70,8 +71,8 @@ impl Shard {
             *upto = self.emit(&Effect::Retain { subject: subject.clone(), at });
             self.due(*upto, Due::ShowRetained(subject, at));
         }
-        if let Some(receipt) = &store.receipt {
-            *upto = self.emit(&Effect::Cursor(receipt_effect(receipt)));
+        if let Some(receipt) = receipt {
+            *upto = self.emit(&Effect::Cursor(receipt));
             self.cursor_care.lsn = *upto;
         }
         // Else who sends it again after a crash would have it stored twice where it was already.

@@ -130,3 +130,17 @@ def topic_of_its_own():
 @pytest.fixture(name="name")
 def client_id_of_its_own():
     return f"c{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture(params=("server", "client"))
+def cut(request):
+    """Ends a client's connection as if by a crash: the whole server's, which starts again, or the client's own."""
+    if request.param == "server" and servers.MQTT_PEER_COMMAND:
+        pytest.skip("the other broker saves its sessions now and then")
+
+    def by_server(server, one):
+        server.kill9()
+        one.drop()
+        server.start()
+
+    return by_server if request.param == "server" else lambda server, one: one.drop()

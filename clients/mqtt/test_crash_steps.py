@@ -4,53 +4,14 @@ import random
 import time
 
 import pytest
-from server import MQTT_PEER_COMMAND
 from waiting import wait_until
 
 from mqtt import packets
 from mqtt.link import SECONDS, Client
 from mqtt.marks import v3, v5
+from mqtt.steps import KEPT, SMALL, again, answer
 
-KEPT = {"clean": False, "props": {"session_expiry": 3600}}
-SMALL = {"journal.extent_bytes": 4 << 20}
 TIMES = 4  # how often a step is tried whose outcome depends on the moment
-
-
-@pytest.fixture(params=("server", "client"))
-def cut(request):
-    """Ends a client's connection as if by a crash: the whole server's, which starts again, or the client's own."""
-    if request.param == "server" and MQTT_PEER_COMMAND:
-        pytest.skip("the other broker saves its sessions now and then")
-
-    def by_server(server, one):
-        server.kill9()
-        one.drop()
-        server.start()
-
-    return by_server if request.param == "server" else lambda server, one: one.drop()
-
-
-def again(server, level, name):
-    """The same session from a new connection; the inbox is empty."""
-    one = Client(server.mqtt_address, level, client_id=name, **KEPT)
-    assert one.connack.session_present, f"session lost: {one.connack}"
-    return one
-
-
-def answer(one, packet, held):
-    """Answers as a client does that holds these QoS 2 ids; returns the payload if it is new to its application."""
-    if packet.kind == "PUBREL":
-        held.discard(packet.packet_id)
-        one.send(packets.ack("PUBCOMP", packet.packet_id))
-        return None
-    assert packet.kind == "PUBLISH", packet
-    again = packet.qos == 2 and packet.packet_id in held
-    assert packet.dup or not again, f"{packet} again without DUP"
-    if packet.qos == 2:
-        held.add(packet.packet_id)
-    if packet.qos:
-        one.send(packets.ack("PUBACK" if packet.qos == 1 else "PUBREC", packet.packet_id))
-    return None if again else packet.payload
 
 
 def everything(server, level, name, topic, held=()):

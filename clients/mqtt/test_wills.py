@@ -267,3 +267,67 @@ def test_delayed_will_survives_a_restart(own_broker, topic, name):
     broker.restart()
     watcher = Client(broker.mqtt_address, client_id=f"{name}w", clean=False, props={"session_expiry": 60})
     assert watcher.receive(6).payload == b"late"
+
+
+def watching(broker, topic, name):
+    """A session that goes on over restarts, subscribed to what is watched."""
+    watcher = Client(broker.mqtt_address, client_id=f"{name}w", clean=False, props={"session_expiry": 600})
+    if not watcher.connack.session_present:
+        watcher.subscribe((topic, 2))
+    return watcher
+
+
+@pytest.mark.parametrize("how", ("kill9", "stop"))
+@pytest.mark.parametrize("connected", (True, False))
+@v5("3.1.2-8", "3.1.2-10")
+def test_its_session_ends_while_the_node_is_down(own_broker, topic, name, how, connected):
+    """Published once the node is back, and by no later start again."""
+    broker = own_broker()
+    watching(broker, topic, name).disconnect()
+    will = Will(topic, b"late", 2, props={"will_delay": 3600})
+    one = Client(broker.mqtt_address, client_id=name, props={"session_expiry": 2}, will=will)
+    if not connected:
+        one.drop()
+    getattr(broker, how)()
+    let_pass(2.5)
+    for payload in (b"late", None):
+        broker.start()
+        watcher = watching(broker, topic, name)
+        if payload:
+            assert watcher.receive().payload == payload
+        let_pass(0 if payload else 2.5)
+        watcher.nothing_but(Client(broker.mqtt_address))
+        watcher.disconnect()
+        getattr(broker, how)()
+
+
+@pytest.mark.parametrize("how", ("kill9", "stop"))
+@v5("3.1.2-8", "3.1.2-10", "3.1.4-4")
+def test_a_clean_start_right_after_the_node_is_back(own_broker, topic, name, how):
+    broker = own_broker()
+    watching(broker, topic, name).disconnect()
+    will = Will(topic, b"ended", 1, props={"will_delay": 3600})
+    Client(broker.mqtt_address, client_id=name, props={"session_expiry": 3600}, will=will).settled()
+    getattr(broker, how)()
+    broker.start()
+    Client(broker.mqtt_address, client_id=name, clean=True)
+    for times in (1, 0):
+        watcher = watching(broker, topic, name)
+        for _ in range(times):
+            assert watcher.receive().payload == b"ended"
+        watcher.nothing_but(Client(broker.mqtt_address))
+        watcher.disconnect()
+        getattr(broker, how)()
+        broker.start()
+
+
+@v5("3.1.2-8", "3.1.3-9")
+def test_killed_with_its_client_connected(own_broker, topic, name):
+    broker = own_broker()
+    watching(broker, topic, name).disconnect()
+    Client(broker.mqtt_address, client_id=name, props={"session_expiry": 3600}, will=Will(topic, b"killed", 2)).settled()
+    broker.kill9()
+    broker.start()
+    watcher = watching(broker, topic, name)
+    assert watcher.receive().payload == b"killed"
+    watcher.nothing_but(Client(broker.mqtt_address))

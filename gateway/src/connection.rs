@@ -83,6 +83,10 @@ impl Connection {
         };
         let routes = self.routes.get_or_insert_with(|| self.router.cache());
         self.publishing.take(tag, publications, routes.as_mut(), self.id, charge);
+        if self.publishing.has_stores() {
+            // Who is shown a retained message, and then asks for it, finds it.
+            self.store();
+        }
         let mut replies = Vec::new();
         self.show(&mut replies);
         if !replies.is_empty() {
@@ -196,6 +200,11 @@ impl Connection {
     fn show(&mut self, replies: &mut Vec<Event>) {
         let view = &self.view;
         self.publishing.show(&|partition, offset| place_of(&**view, partition, offset), replies);
+        self.store();
+    }
+
+    /// Asks for what may be stored.
+    fn store(&mut self) {
         while let Some((tag, stores, charge)) = self.publishing.next_stores() {
             let reply = ReplyTo::new(self.outbox.clone(), tag, charge);
             if let Err(submitted) = self.inbox.push(Submitted { request: Request::Store(stores), reply }) {

@@ -43,8 +43,8 @@ pub enum CursorMove {
     Settle { attachment: Attachment, settles: Vec<Settle> },
     /// Puts (`Some`) or removes notes. Durable when answered.
     Note { attachment: Attachment, notes: Vec<(u32, Option<Bytes>)> },
-    /// All cursors whose name begins so.
-    List { prefix: Bytes },
+    /// Cursors whose name begins so, by name: those behind `after`, `max` of them, or fewer if they remember much. None: no more are there.
+    List { prefix: Bytes, after: Option<Bytes>, max: usize },
     /// Ends a cursor, attached or not.
     Drop { name: Bytes },
 }
@@ -123,18 +123,27 @@ pub struct CursorReport {
     pub keep: Keep,
     /// When it was detached; the start of the node if it was attached when that stopped.
     pub detached: Option<Millis>,
-    pub filters: Vec<Filter>,
+    /// Filters of its legs, and the legs' notes.
+    pub legs: Vec<(Filter, Bytes)>,
     pub notes: Vec<(u32, Bytes)>,
     /// Records that are stored and not settled.
     pub unsettled: u64,
     /// Records that it lost to its limits since the node started.
     pub dropped: u64,
+    /// Those of them that were handed out.
+    pub marked: u64,
 }
 
-/// What a publish leaves behind with a cursor, in the group of its record. A publish whose note is there already is answered as a
-/// duplicate and stored nowhere.
+/// The bit of a note's number that holds its cursor: also when its time is over it is not dropped while such a note is there. It still
+/// is not found by who attaches then.
+pub const HOLDS: u32 = 0x8000_0000;
+
+/// What a publish does to the notes of a cursor, in the group of its record. One that finds it done is answered as a duplicate and stored
+/// nowhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Receipt {
-    pub attachment: Attachment,
-    pub note: u32,
+pub enum Receipt {
+    /// Leaves a note without bytes.
+    Leaves { attachment: Attachment, note: u32 },
+    /// Takes a note away, whoever is attached.
+    Takes { cursor: Bytes, note: u32 },
 }

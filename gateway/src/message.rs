@@ -15,6 +15,9 @@ pub const RETAIN_HEADER: &str = "firth-retain";
 /// Header of a record that MQTT published: its quality of service, where that is not what `Message::guaranteed` says already: `2`, and
 /// `0` of a retained one. Kept by [`crate::stored`], unlike the other own headers.
 pub const QOS_HEADER: &str = "firth-qos";
+/// Header of a record that MQTT published: the client identifier of its publisher, where a subscription of that session does not want it
+/// back. Kept by [`crate::stored`] too.
+pub const PUBLISHER_HEADER: &str = "firth-publisher";
 /// Names that begin so are the product's own: not taken from publishers, not sent by other protocols than Kafka and HTTP.
 pub const OWN_HEADERS: &[u8] = b"firth-";
 

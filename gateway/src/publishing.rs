@@ -132,11 +132,17 @@ impl Publishing {
         self.unshown.push_back(Unshown { tag, goes_on, items, stores, charge, stored, answer: None });
     }
 
-    /// What the shard is to be asked next. Nothing while an earlier message that is only shown live waits to be.
+    /// Whether the last call is to be asked for.
+    pub fn has_stores(&self) -> bool {
+        self.unshown.back().is_some_and(|unshown| unshown.charge.is_some())
+    }
+
+    /// What the shard is to be asked next. Nothing guaranteed while an earlier message that is only shown live waits to be.
     pub fn next_stores(&mut self) -> Option<(Tag, Vec<Store>, Charge)> {
         let is_pending = |item: &Item| !item.shown && item.is_only_shown();
         for unshown in &mut self.unshown {
-            if unshown.items.iter().take_while(|item| !item.waits()).any(is_pending) {
+            let waits = unshown.items.iter().position(Item::waits);
+            if waits.is_some_and(|at| unshown.items[..at].iter().any(is_pending)) {
                 return None;
             }
             if let Some(charge) = unshown.charge.take() {

@@ -153,6 +153,23 @@ fn what_is_stored_behind_what_is_not_waits_for_that() {
     assert_eq!(after, [0, 101, 102, 103]);
 }
 
+/// Who is shown a message that others store, and asks for it then, comes behind it.
+#[test]
+fn what_waits_for_no_disk_is_asked_for_before_it_is_shown() {
+    let mut rig = Rig::fresh(Overflow::DropNewest);
+    let take = |rig: &mut Rig, tag, guaranteed| {
+        let publication = Publication { message: message("kept/1", guaranteed), receipt: None };
+        let charge = Budget::with_max(1 << 30).charge(1 << 20).expect("there is room");
+        rig.publishing.take(Tag(tag), vec![publication], &mut rig.routes, 3, charge);
+    };
+    take(&mut rig, 1, false);
+    assert!(rig.publishing.has_stores() && rig.publishing.next_stores().is_some());
+    take(&mut rig, 2, true);
+    assert!(rig.publishing.next_stores().is_none(), "guaranteed, behind one that is not shown");
+    rig.show();
+    assert!(rig.publishing.next_stores().is_some());
+}
+
 #[test]
 fn refused_and_repeated_messages_are_not_shown() {
     let mut rig = Rig::fresh(Overflow::DropNewest);

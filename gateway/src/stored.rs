@@ -12,8 +12,11 @@ use firth_model::record_reader::RecordReader;
 use firth_model::subject::Subject;
 use firth_model::time::Millis;
 
-use crate::message::{Message, OWN_HEADERS, QOS_HEADER, RETAIN_HEADER, SUBJECT_HEADER, StoredMessage};
+use crate::message::{Message, OWN_HEADERS, PUBLISHER_HEADER, QOS_HEADER, RETAIN_HEADER, SUBJECT_HEADER, StoredMessage};
 use crate::refusal::Refusal;
+
+/// Own headers that are read back.
+const KEPT_HEADERS: [&str; 2] = [QOS_HEADER, PUBLISHER_HEADER];
 
 /// The messages as one batch, a record each.
 pub fn batch<'a>(messages: impl IntoIterator<Item = &'a Message>) -> Batch {
@@ -61,7 +64,7 @@ pub fn messages(batch: &Bytes, from: Offset, own: &Subject) -> Result<Vec<Stored
                 name if name == SUBJECT_HEADER.as_bytes() => subject = value.and_then(|text| Subject::from_text(text).ok()),
                 name if name == RETAIN_HEADER.as_bytes() => retain = true,
                 name if name == EXPIRES_AT => expires = value.as_deref().and_then(expires_at),
-                own if own.starts_with(OWN_HEADERS) && own != QOS_HEADER.as_bytes() => {}
+                own if own.starts_with(OWN_HEADERS) && !KEPT_HEADERS.iter().any(|kept| own == kept.as_bytes()) => {}
                 _ => headers.push((name, value)),
             }
         }

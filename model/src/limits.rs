@@ -112,8 +112,12 @@ pub const CURSOR_LEGS_MAX: usize = 10_000;
 pub const CURSOR_NOTES_MAX: usize = 128 << 10;
 /// Bytes of one note of a cursor or leg: what is larger belongs into a stream.
 pub const CURSOR_NOTE_BYTES_MAX: usize = 64 << 10;
+/// Bytes of a note that is taken also when the disk is full, from what is kept back for such things.
+pub const CURSOR_NOTE_SMALL_BYTES: usize = 1 << 10;
 /// Bytes of all notes of one cursor: they lie in memory.
 pub const CURSOR_NOTES_BYTES_MAX: usize = 1 << 20;
+/// Bytes of what a list of cursors gives in one go, about: the shard must not be kept from publishers.
+pub const CURSOR_LIST_BYTES: usize = 1 << 20;
 /// Marks of one leg: as many as there are packet identifiers in MQTT.
 pub const CURSOR_MARKS_MAX: usize = 65_535;
 /// Runs that one leg has settled out of order. What is settled is written as a whole, so this bounds what one settlement costs.

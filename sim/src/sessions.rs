@@ -308,7 +308,7 @@ impl Sessions {
                 publisher: 1,
             };
             let batch = stored::batch([&message]);
-            let receipt = Some(Receipt { attachment, note: u32::try_from(*id).expect("few") });
+            let receipt = Some(Receipt::Leaves { attachment, note: u32::try_from(*id).expect("few") });
             stores.push(Store { message: Arc::new(message), batch, routes: self.routes[&at].clone(), receipt, origin: None });
         }
         self.ask(world, Asked::Store(ids), Request::Store(stores));

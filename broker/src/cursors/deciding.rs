@@ -191,17 +191,25 @@ impl Cursors {
         Ok(effects)
     }
 
-    /// Whether the note of a receipt is there already.
-    pub fn receipt(&self, receipt: &Receipt) -> Result<bool, Refusal> {
-        let held = self.attached(receipt.attachment)?;
-        let there = held.notes.contains_key(&receipt.note);
-        if !there && held.notes.len() >= CURSOR_NOTES_MAX { Err(Refusal::Overloaded) } else { Ok(there) }
+    /// What a receipt changes. `None`: that is done already.
+    pub fn receipt(&self, receipt: &Receipt) -> Result<Option<CursorEffect>, Refusal> {
+        match receipt {
+            Receipt::Leaves { attachment, note } => {
+                let held = self.attached(*attachment)?;
+                let there = held.notes.contains_key(note);
+                if !there && held.notes.len() >= CURSOR_NOTES_MAX {
+                    return Err(Refusal::Overloaded);
+                }
+                let left = CursorEffect::PutNote { cursor: attachment.cursor, number: *note, note: Some(Bytes::new()) };
+                Ok((!there).then_some(left))
+            }
+            Receipt::Takes { cursor, note } => {
+                let Some(cursor) = self.by_name(cursor) else { return Ok(None) };
+                let there = self.get(cursor).is_some_and(|held| held.notes.contains_key(note));
+                Ok(there.then_some(CursorEffect::PutNote { cursor, number: *note, note: None }))
+            }
+        }
     }
-}
-
-/// The effect that leaves a receipt: a note without bytes.
-pub fn receipt_effect(receipt: &Receipt) -> CursorEffect {
-    CursorEffect::PutNote { cursor: receipt.attachment.cursor, number: receipt.note, note: Some(Bytes::new()) }
 }
 
 impl<'a> Settling<'a> {

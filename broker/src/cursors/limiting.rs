@@ -282,7 +282,9 @@ mod tests {
     }
 
     fn report(rig: &mut Rig, name: &'static str) -> CursorReport {
-        let CursorAnswer::List(mut reports) = ask(rig, CursorMove::List { prefix: Bytes::from_static(name.as_bytes()) }) else {
+        let CursorAnswer::List(mut reports) =
+            ask(rig, CursorMove::List { prefix: Bytes::from_static(name.as_bytes()), after: None, max: 10 })
+        else {
             panic!("no list")
         };
         reports.pop().expect("one")

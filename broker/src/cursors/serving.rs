@@ -15,6 +15,7 @@ use firth_gateway::view::LogView;
 use firth_journal::spares::Room;
 use firth_model::filter::Filter;
 use firth_model::ids::{Lsn, Offset, PartitionId, StreamId};
+use firth_model::limits::CURSOR_NOTE_SMALL_BYTES;
 use firth_model::names::StreamName;
 use firth_model::time::Millis;
 
@@ -77,18 +78,19 @@ impl Shard {
                 Ok((CursorAnswer::Done, marked))
             }
             CursorMove::Note { attachment, notes } => {
-                let adds = notes.iter().any(|(_, note)| note.is_some());
+                // Small ones are as marks: on a full disk who is sent messages goes on.
+                let adds = notes.iter().any(|(_, note)| note.as_ref().is_some_and(|note| note.len() > CURSOR_NOTE_SMALL_BYTES));
                 let effects = self.state.cursors.noting(attachment, notes)?;
                 self.roomy(adds)?;
                 effects.into_iter().for_each(|effect| self.put(effect));
                 Ok((CursorAnswer::Done, true))
             }
-            CursorMove::List { prefix } => {
+            CursorMove::List { prefix, after, max } => {
                 let bounds = |partition: PartitionId| {
                     let view = &self.state.partitions.get(&partition)?.view;
                     Some((view.log_start(), view.durable_end()))
                 };
-                Ok((CursorAnswer::List(self.state.cursors.list(&prefix, bounds)), true))
+                Ok((CursorAnswer::List(self.state.cursors.list(&prefix, after.as_deref(), max, bounds)), true))
             }
             CursorMove::Drop { name } => {
                 let cursor = self.state.cursors.by_name(&name).ok_or(Refusal::NotFound)?;

@@ -1,18 +1,23 @@
 //! All queue cursors of the node; only `apply` changes what is durable of them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use firth_gateway::cursors::{Attached, Attachment, CursorId, CursorReport, Keep, Leg, Mark};
+use firth_gateway::cursors::{Attached, Attachment, CursorId, CursorReport, HOLDS, Keep, Leg, Mark};
 use firth_gateway::refusal::Refusal;
 use firth_model::ids::{Offset, PartitionId, Position};
+use firth_model::limits::CURSOR_LIST_BYTES;
 use firth_model::removed::RunSet;
 use firth_model::time::Millis;
 
 use super::filters::FilterStreams;
 use super::state::{CursorEffect, CursorRecord, LegRecord, attempts_key, leg_key, mark_key, note_key, settled_key};
+
+/// What a cursor or a leg is in a list beside its notes, about.
+const PLAIN_BYTES: usize = 200;
 
 /// What is unsettled of one filter stream. The filter is the stream's: 100,000 legs share it.
 pub(super) struct HeldLeg {
@@ -154,6 +159,7 @@ impl Cursors {
                 }
             }
             CursorEffect::PutNote { cursor, number, note } => {
+                self.unqueue(*cursor);
                 let Some(held) = self.cursors.get_mut(cursor) else { return };
                 let before = match note {
                     Some(note) => held.notes.insert(*number, note[..].into()),
@@ -161,6 +167,7 @@ impl Cursors {
                 };
                 held.note_bytes += note.as_ref().map_or(0, Bytes::len);
                 held.note_bytes -= before.map_or(0, |before| before.len());
+                self.queue(*cursor);
             }
         }
     }
@@ -244,17 +251,23 @@ impl Cursors {
         Some(Attachment { cursor, generation: self.generations })
     }
 
-    /// When a cursor ends if nobody attaches to it.
-    fn end_of(&self, cursor: CursorId) -> Option<Millis> {
+    /// When the time of a cursor is over if nobody attaches to it.
+    fn time_of(&self, cursor: CursorId) -> Option<Millis> {
         let held = self.cursors.get(&cursor).filter(|held| held.generation == 0)?;
         let Keep::For(ms) = held.keep else { return None };
         Some(held.detached.or(self.started)?.plus(i64::try_from(ms).unwrap_or(i64::MAX)))
     }
 
+    /// When it may be dropped.
+    fn end_of(&self, cursor: CursorId) -> Option<Millis> {
+        let is_held = self.cursors.get(&cursor)?.notes.range(HOLDS..).next().is_some();
+        self.time_of(cursor).filter(|_| !is_held)
+    }
+
     /// Whether the cursor was not to be kept until `now`.
     pub(super) fn has_ended(&self, cursor: CursorId, now: Millis) -> bool {
         let keep = self.cursors.get(&cursor).map(|held| held.keep);
-        self.end_of(cursor).is_some_and(|end| end <= now || keep == Some(Keep::For(0)))
+        self.time_of(cursor).is_some_and(|end| end <= now || keep == Some(Keep::For(0)))
     }
 
     fn queue(&mut self, cursor: CursorId) {
@@ -354,9 +367,16 @@ impl Cursors {
         }
     }
 
-    /// The cursors whose name begins so. `bounds` says where a partition begins and ends.
-    pub(super) fn list(&self, prefix: &[u8], bounds: impl Fn(PartitionId) -> Option<(Offset, Offset)>) -> Vec<CursorReport> {
-        let from = self.by_name.range::<[u8], _>((std::ops::Bound::Included(prefix), std::ops::Bound::Unbounded));
+    /// Cursors whose name begins so, behind `after`, at most `max`. `bounds` says where a partition begins and ends.
+    pub(super) fn list(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        max: usize,
+        bounds: impl Fn(PartitionId) -> Option<(Offset, Offset)>,
+    ) -> Vec<CursorReport> {
+        let begin = after.map_or(Bound::Included(prefix), Bound::Excluded);
+        let from = self.by_name.range::<[u8], _>((begin, Bound::Unbounded));
         let held = from.take_while(|(name, _)| name.starts_with(prefix)).filter_map(|(_, cursor)| self.get(*cursor));
         let report = |held: &HeldCursor| {
             let attached = held.generation != 0;
@@ -365,13 +385,20 @@ impl Cursors {
                 attached,
                 keep: held.keep,
                 detached: if attached { None } else { held.detached.or(self.started) },
-                filters: held.legs.iter().filter_map(|leg| self.filters.filter(leg.partition).cloned()).collect(),
+                legs: held.legs.iter().filter_map(|leg| self.leg_record(leg).map(|leg| (leg.filter, leg.note))).collect(),
                 notes: notes(held).collect(),
                 unsettled: held.legs.iter().map(|leg| unsettled(leg, &bounds)).sum(),
                 dropped: held.dropped,
+                marked: held.legs.iter().map(|leg| leg.marks.len() as u64).sum(),
             }
         };
-        held.map(report).collect()
+        let mut bytes = 0;
+        let few = held.take(max).take_while(|held| {
+            let before = bytes;
+            bytes += held.note_bytes + held.legs.iter().map(|leg| leg.note.len() + PLAIN_BYTES).sum::<usize>() + PLAIN_BYTES;
+            before < CURSOR_LIST_BYTES
+        });
+        few.map(report).collect()
     }
 }
 

@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use firth_gateway::cursors::{Attachment, CursorId, Keep, Leg, Mark, Receipt, Settle, Settlement};
+use firth_gateway::cursors::{Attachment, CursorId, HOLDS, Keep, Leg, Mark, Receipt, Settle, Settlement};
 use firth_gateway::refusal::Refusal;
 use firth_model::filter::{Filter, Reserved};
 use firth_model::ids::{Lsn, Offset, PartitionId, Position};
 use firth_model::limits::{CURSOR_NAME_BYTES_MAX, CURSOR_NOTE_BYTES_MAX, CURSOR_NOTES_BYTES_MAX, CURSOR_RUNS_MAX};
 use firth_model::time::Millis;
 
-use super::deciding::{Binding, receipt_effect};
+use super::deciding::Binding;
 use super::state::{CursorEffect, LegRecord};
 use crate::effect::Effect;
 use crate::groups::machine::Groups;
@@ -214,7 +214,7 @@ fn detached_cursors_end_in_the_order_of_their_ends() {
     assert_eq!(restarted.cursors.ended(Millis(2000)), Some(one.cursor));
     restarted.apply(&Effect::Cursor(CursorEffect::DropCursor { cursor: one.cursor }), Lsn(0));
     assert_eq!((restarted.cursors.ended(Millis(2049)), restarted.cursors.ended(Millis(2050))), (None, Some(still.cursor)));
-    let list = restarted.cursors.list(b"still", |_| None);
+    let list = restarted.cursors.list(b"still", None, 9, |_| None);
     assert_eq!((list.len(), list[0].attached, list[0].detached), (1, false, Some(Millis(2000))));
 }
 
@@ -261,14 +261,33 @@ fn what_is_too_large_is_refused() {
 fn a_receipt_is_left_once() {
     let mut desk = Desk::fresh();
     let (at, _) = desk.attach("a", false, Keep::Ever);
-    let receipt = Receipt { attachment: at, note: 9 };
-    assert_eq!(desk.state.cursors.receipt(&receipt), Ok(false));
-    desk.put(receipt_effect(&receipt));
-    assert_eq!(desk.state.cursors.receipt(&receipt), Ok(true));
+    let receipt = Receipt::Leaves { attachment: at, note: 9 };
+    let left = desk.state.cursors.receipt(&receipt).expect("attached").expect("not there");
+    desk.put(left);
+    assert_eq!(desk.state.cursors.receipt(&receipt), Ok(None));
     desk.note(at, 9, None).expect("removed");
-    assert_eq!(desk.state.cursors.receipt(&receipt), Ok(false));
+    assert!(desk.state.cursors.receipt(&receipt).expect("attached").is_some());
     desk.attach("a", false, Keep::Ever);
     assert_eq!(desk.state.cursors.receipt(&receipt), Err(Refusal::Conflict));
+}
+
+#[test]
+fn a_note_that_holds_its_cursor_is_taken_once() {
+    let mut desk = Desk::fresh();
+    let (at, _) = desk.attach("a", false, Keep::For(5));
+    desk.note(at, HOLDS | 1, Some(name("last words"))).expect("noted");
+    desk.detach(at, Some(Keep::For(5)), Millis(0));
+    assert_eq!(desk.state.cursors.next_end(), None, "held");
+    let receipt = Receipt::Takes { cursor: Bytes::from_static(b"a"), note: HOLDS | 1 };
+    let taken = desk.state.cursors.receipt(&receipt).expect("no refusal").expect("there");
+    desk.put(taken);
+    assert_eq!(desk.state.cursors.next_end(), Some(Millis(5)));
+    assert_eq!(desk.state.cursors.receipt(&receipt), Ok(None));
+    let (at, _) = desk.attach("a", false, Keep::For(5));
+    desk.note(at, HOLDS | 1, Some(name("more"))).expect("noted");
+    desk.detach(at, None, Millis(10));
+    let attaching = desk.state.cursors.attaching(&Bytes::from_static(b"a"), false, Keep::Ever, Millis(20)).expect("attaches");
+    assert!(!attaching.found, "its time is over all the same");
 }
 
 #[test]
@@ -280,10 +299,15 @@ fn lists_go_by_the_beginning_of_names() {
     let (at, _) = desk.attach("mqtt/a", false, Keep::For(5));
     desk.bind(at, PARTITION, "x/>", Offset(10));
     desk.settle(at, &[done(12, 14)]).expect("settles");
-    let list = desk.state.cursors.list(b"mqtt/", |_| Some((Offset(0), Offset(20))));
+    let bounds = |_| Some((Offset(0), Offset(20)));
+    let list = desk.state.cursors.list(b"mqtt/", None, 9, bounds);
     assert_eq!(list.iter().map(|report| &report.name[..]).collect::<Vec<_>>(), [b"mqtt/a", b"mqtt/b"]);
-    assert_eq!((list[0].unsettled, list[0].attached, list[0].filters.len()), (8, true, 1));
-    let trimmed = desk.state.cursors.list(b"mqtt/a", |_| Some((Offset(13), Offset(20))));
+    assert_eq!((list[0].unsettled, list[0].attached, list[0].legs.len()), (8, true, 1));
+    let names = |after, max| desk.state.cursors.list(b"mqtt/", after, max, bounds).iter().map(|one| one.name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(None, 1), ["mqtt/a"]);
+    assert_eq!(names(Some(&b"mqtt/a"[..]), 1), ["mqtt/b"]);
+    assert!(names(Some(&b"mqtt/b"[..]), 1).is_empty());
+    let trimmed = desk.state.cursors.list(b"mqtt/a", None, 9, |_| Some((Offset(13), Offset(20))));
     assert_eq!(trimmed[0].unsettled, 6);
 }
 

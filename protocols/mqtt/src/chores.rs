@@ -4,15 +4,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use firth_gateway::answer::Answer;
+use firth_gateway::connection::Connection;
 use firth_gateway::cursors::{CursorAnswer, CursorMove, CursorReport, Keep};
 use firth_gateway::door::Broker;
 use firth_gateway::link::StopSignal;
+use firth_gateway::refusal::Refusal;
 use firth_gateway::request::Request;
 
+use firth_model::time::Millis;
+
+use crate::codec::text::Text;
+use crate::flights::Flight;
 use crate::leave::delay;
 use crate::node::Node;
+use crate::notes::{NOTE_FLIGHT, NOTE_KIND, NOTE_WILL};
 use crate::registry::{SESSION_PREFIX, client_of};
-use crate::session::NOTE_WILL;
 use crate::sys;
 use crate::wills::{delay_s, from_note, publish};
 
@@ -23,20 +29,18 @@ const SYS_INTERVAL: Duration = Duration::from_secs(10);
 pub async fn run(node: Arc<Node>, broker: Broker, mut stop: StopSignal) {
     let _ = node.started.set(broker.now());
     let mut connection = broker.connect();
-    let list = CursorMove::List { prefix: SESSION_PREFIX.into() };
-    if let Ok(Answer::Cursor(CursorAnswer::List(reports))) = connection.call(Request::Cursor(Box::new(list))).await {
-        for report in &reports {
-            restore_will(&node, &broker, report);
-        }
-        node.registry.found(reports.iter().filter_map(|report| client_of(&report.name)));
+    match found(&node, &broker, &mut connection).await {
+        Ok(ids) => node.registry.found(ids.into_iter()),
+        Err(refusal) => tracing::warn!(?refusal, "sessions cannot be listed"),
     }
+    node.is_listed.send_replace(true);
     loop {
         tokio::select! {
             () = tokio::time::sleep(SYS_INTERVAL) => {
                 for mut message in sys::values(&node, &broker) {
                     // Nothing of it is stored: who subscribes is given the values of that moment.
                     message.retain = false;
-                    publish(&mut connection, message).await;
+                    publish(&mut connection, message, None).await;
                 }
                 connection.try_events();
             }
@@ -45,17 +49,45 @@ pub async fn run(node: Arc<Node>, broker: Broker, mut stop: StopSignal) {
     }
 }
 
+/// Goes through the sessions from before the node started: their clients, and the wills that wait.
+async fn found(node: &Arc<Node>, broker: &Broker, connection: &mut Connection) -> Result<Vec<Text>, Refusal> {
+    let (mut ids, mut after) = (Vec::new(), None);
+    loop {
+        let list = CursorMove::List { prefix: SESSION_PREFIX.into(), after, max: usize::MAX };
+        let Answer::Cursor(CursorAnswer::List(reports)) = connection.call(Request::Cursor(Box::new(list))).await? else {
+            return Err(Refusal::Conflict);
+        };
+        let Some(last) = reports.last() else { return Ok(ids) };
+        after = Some(last.name.clone());
+        for report in &reports {
+            restore_will(node, broker, report);
+            hold_shared(node, report, broker.now());
+        }
+        ids.extend(reports.iter().filter_map(|report| client_of(&report.name)).map(|id| id.detached()));
+    }
+}
+
+/// What a session has in flight of shared subscriptions is nobody else's.
+fn hold_shared(node: &Node, report: &CursorReport, now: Millis) {
+    let (Some(id), Some(detached)) = (client_of(&report.name), report.detached) else { return };
+    let has_ended = matches!(report.keep, Keep::For(ms) if ms <= u64::try_from(now.since(detached)).unwrap_or(0));
+    let flights = report.notes.iter().filter(|(number, _)| number & NOTE_KIND == NOTE_FLIGHT);
+    for Flight { share, offset, .. } in flights.filter_map(|(_, note)| Flight::from_note(note)).filter(|flight| !flight.share.is_empty()) {
+        node.groups.hold(&share.detached(), &id.detached(), offset, has_ended);
+    }
+}
+
 /// The will of a session whose client was gone, or went with the node: its delay goes on from there.
 fn restore_will(node: &Arc<Node>, broker: &Broker, report: &CursorReport) {
     let (Some(id), Some(detached)) = (client_of(&report.name), report.detached.filter(|_| !report.attached)) else { return };
     let Some((_, note)) = report.notes.iter().find(|(number, _)| *number == NOTE_WILL) else { return };
-    let Some((will, kept_s)) = from_note(note) else { return };
+    let Some((will, _)) = from_note(note) else { return };
     let expiry_s = match report.keep {
         Keep::Ever => u32::MAX,
-        Keep::For(_) => kept_s,
+        Keep::For(ms) => u32::try_from(ms / 1000).unwrap_or(u32::MAX),
     };
     let passed_s = u32::try_from(broker.now().since(detached) / 1000).unwrap_or(u32::MAX);
-    let left_s = if expiry_s == u32::MAX { expiry_s } else { expiry_s.saturating_sub(passed_s) };
-    let delay_left_s = delay_s(&will, expiry_s).saturating_sub(passed_s).min(left_s);
-    delay(node, broker, &id, will, delay_left_s, left_s);
+    // One that is over by now, with its session or not, is due.
+    let left_s = delay_s(&will, expiry_s).saturating_sub(passed_s);
+    delay(node, broker, &id, will, left_s);
 }

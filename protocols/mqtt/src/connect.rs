@@ -27,10 +27,11 @@ use crate::codec::text::Text;
 use crate::codec::version::ProtocolVersion;
 use crate::leave::keep_of;
 use crate::node::Node;
+use crate::notes::NOTE_WILL;
 use crate::reasons::reason_of;
 use crate::receive::is_reserved;
 use crate::registry::cursor_name;
-use crate::session::{Client, NOTE_WILL, Session};
+use crate::session::{Client, Session};
 use crate::wills;
 use crate::window::Window;
 use crate::wire::{Turn, Wire};
@@ -115,19 +116,22 @@ async fn welcome(node: Arc<Node>, broker: Broker, _wire: &mut Wire, mut connect:
     }
     let mut connack = ConnAck { session_present: false, reason: ReasonCode::Success, properties: Properties::default() };
     let client = negotiate(&node, &mut connect, &mut connack);
+    node.listed().await;
     let seat = node.registry.claim(client.id.clone()).await;
+    // A will that waits is not published if its session goes on, and at once if that ends.
+    let mut will = node.delayed.take_back(&client.id).and_then(|will| wills::will_message(&will, broker.now()));
+    if let Some(message) = will.take_if(|_| connect.clean_start) {
+        wills::publish_alone(&broker, message, wills::will_receipt(&client.id)).await;
+    }
     let mut connection = broker.connect();
     let attached = attach(&node, &mut connection, &client, &connect).await.map_err(|refusal| match reason_of(&refusal) {
         ReasonCode::QuotaExceeded => ReasonCode::QuotaExceeded,
         _ => ReasonCode::ServerUnavailable,
     })?;
     connack.session_present = attached.as_ref().is_some_and(|attached| attached.found && !connect.clean_start);
-    // A will that waits is not published if its session goes on, and at once if that ends.
-    if let Some(will) = node.delayed.take_back(&client.id)
-        && !connack.session_present
-        && let Some(message) = wills::will_message(&will, broker.now())
-    {
-        wills::publish_alone(&broker, message).await;
+    // What the session kept of it went with the session.
+    if let Some(message) = will.filter(|_| !connack.session_present) {
+        wills::publish_alone(&broker, message, None).await;
     }
     Ok(Ready { node, broker, client, seat, connection, connect, attached, connack })
 }

@@ -1,5 +1,7 @@
 //! Messages on their way to a client: from its legs, live, and retained.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use firth_gateway::message::LiveDelivery;
@@ -10,12 +12,14 @@ use firth_model::subject::Subject;
 use crate::codec::publish::Publish;
 use crate::codec::qos::{PacketId, QoS};
 use crate::codec::text::Text;
-use crate::headers::{is_expired, properties, published_qos, topic};
+use crate::flights::{Flight, Step};
+use crate::headers::{is_expired, is_published_by, properties, published_qos, topic};
 use crate::legs::{Handed, LegRecord};
 use crate::outgoing::Waiting;
-use crate::session::{Durable, Session};
+use crate::replay::{Replayed, StoredAt};
+use crate::session::Session;
 use crate::subscriptions::Grant;
-use crate::window::{Source, Stage};
+use crate::window::{Origin, Source, Stage};
 
 /// A message for the client, and how it is to come.
 pub struct Parcel<'a> {
@@ -81,14 +85,27 @@ impl Session {
         self.durable.as_mut().is_none_or(|durable| durable.legs.park(&**self.broker.view()))
     }
 
-    /// Sends one retained message. False: there is none to send now.
+    /// Sends one retained message, or one that was in flight before. False: there is none to send now.
     fn pump_replay(&mut self) -> bool {
-        let Some(replayed) = self.replays.front() else {
-            self.replays.go_on(self.broker.view());
-            return false;
+        let (subscription, message, position, stored, last_value) = match self.replays.front() {
+            None => {
+                self.replays.go_on(self.broker.view());
+                return false;
+            }
+            Some(Replayed::End { slot }) => {
+                let slot = *slot;
+                self.replays.pop();
+                self.durable.iter_mut().for_each(|durable| durable.flights.end_replay(slot));
+                return true;
+            }
+            Some(Replayed::Again { slot, message }) => {
+                let (slot, message) = (*slot, message.clone());
+                return self.send_again(slot, message);
+            }
+            Some(Replayed::Retained { subscription, message, position, stored, last_value }) => {
+                (*subscription, message.clone(), *position, *stored, *last_value)
+            }
         };
-        let (subscription, message, position) = (replayed.subscription, replayed.message.clone(), replayed.position);
-        let last_value = replayed.last_value;
         let Some(grant) = self.subscriptions.grant_of(&[subscription], false) else {
             self.replays.pop();
             return true;
@@ -99,8 +116,48 @@ impl Session {
         }
         self.replays.pop();
         let newer = self.queue.iter().any(|live| (live.message.retain || last_value) && live.message.subject == message.subject);
-        if !newer && !is_expired(&message, self.broker.now()) && !self.comes_by_leg(subscription, &message, position) {
-            self.deliver(Parcel { message: &message, grant, retain: true, source: None, again: None });
+        if !newer && !is_expired(&message, self.now) && !self.comes_by_leg(subscription, &message, position) {
+            let kept = stored.filter(|_| guaranteed).zip(self.durable.as_mut());
+            let source = kept.map(|(StoredAt { partition, offset, .. }, durable)| {
+                let (identifier, share) = (grant.identifiers.first().copied(), Text::default());
+                let flight = Flight { step: Step::Sent, id: None, identifier, retain: true, partition, offset, share };
+                Source { partition, offset, origin: Origin::Noted(durable.flights.begin(flight)) }
+            });
+            self.deliver(Parcel { message: &message, grant, retain: true, source, again: None });
+        }
+        if let (Some(StoredAt { slot, offset, .. }), Some(durable)) = (stored, &mut self.durable) {
+            durable.flights.passed(slot, offset);
+        }
+        true
+    }
+
+    /// Sends a message that an earlier connection of the session was sent. False: there is no room.
+    fn send_again(&mut self, slot: u32, message: Option<Arc<Message>>) -> bool {
+        if !self.window.has_room() {
+            return false;
+        }
+        self.replays.pop();
+        let Some(Flight { step, id: Some(id), identifier, retain, partition, offset, .. }) =
+            self.durable.as_ref().and_then(|durable| durable.flights.get(slot)).cloned()
+        else {
+            return true;
+        };
+        let source = Source { partition, offset, origin: Origin::Noted(slot) };
+        match message {
+            Some(message) => {
+                let qos = if step == Step::Sent { QoS::AtLeastOnce } else { QoS::ExactlyOnce };
+                let grant = Grant { qos, identifiers: identifier.into_iter().collect(), retain_as_published: false };
+                self.deliver(Parcel { message: &message, grant, retain, source: Some(source), again: Some(id) });
+            }
+            // It was replaced and is gone from the log. The client may hold its identifier: it is released all the same.
+            None if step == Step::SentOnce => {
+                self.window.put(id, Stage::Releasing, Some(source));
+                self.mark(source, id, Step::Received);
+            }
+            None => {
+                self.window.unreserve(id);
+                self.settle(Some(source));
+            }
         }
         true
     }
@@ -123,16 +180,12 @@ impl Session {
             return;
         }
         let message = &stored.message;
-        let own = is_own(durable, message);
+        let own = is_published_by(message, &self.client.id);
         let again = match handed {
             Some(Handed::Once(id) | Handed::Marked(id)) => PacketId::new(id),
             _ => None,
         };
         let expired = again.is_none() && is_expired(message, self.now);
-        if expired {
-            // Brokers that give identifiers to what they queue have used one for it, and clients' tests know.
-            self.window.free_id();
-        }
         let grant = match closing {
             true => again.map(|_| Grant::default()),
             false if elsewhere || expired => None,
@@ -157,9 +210,6 @@ impl Session {
         let grant = if by_leg { None } else { self.subscriptions.grant_of(subscriptions, own) };
         let message = message.clone();
         let expired = is_expired(&message, self.now);
-        if expired && guaranteed {
-            self.window.free_id();
-        }
         if let Some(mut grant) = grant
             && !expired
         {
@@ -180,7 +230,7 @@ impl Session {
     /// Whether a node that was stopped without a word may have sent the record to this client: DUP says that it might have
     /// ([MQTT-3.3.1-1]).
     fn may_have_been_sent(&self, source: Source) -> bool {
-        let durable = self.durable.as_ref().filter(|_| source.group == 0);
+        let durable = self.durable.as_ref().filter(|_| source.origin == Origin::Leg);
         durable.and_then(|durable| durable.doubtful.get(&source.partition)).is_some_and(|end| source.offset < *end)
     }
 
@@ -203,7 +253,7 @@ impl Session {
         let payload = message.value.as_ref().unwrap_or(&EMPTY);
         let doubtful = qos == QoS::AtLeastOnce && source.is_some_and(|source| self.may_have_been_sent(source));
         let publish = Publish { dup: again.is_some() || doubtful, qos, retain, topic, packet_id, properties, payload: Bytes::new() };
-        let marking = qos == QoS::ExactlyOnce && again.is_none() && source.is_some_and(|source| source.group == 0);
+        let marking = qos == QoS::ExactlyOnce && again.is_none() && source.is_some_and(|source| source.origin.is_kept());
         if let Some(id) = packet_id {
             let stage = match qos {
                 QoS::ExactlyOnce if marking => Stage::Marking,
@@ -211,9 +261,12 @@ impl Session {
                 _ => Stage::Sent,
             };
             self.window.put(id, stage, source);
-            if let (true, Some(record)) = (marking, source) {
+            match source {
                 // [MQTT-4.3.3-2]: the identifier is stored before the message goes.
-                self.mark(record, id, 1);
+                Some(record) if marking => self.mark(record, id, Step::SentOnce),
+                // Of a leg that is remembered when the connection ends.
+                Some(record) if matches!(record.origin, Origin::Noted(_)) && again.is_none() => self.mark(record, id, Step::Sent),
+                _ => {}
             }
         }
         if marking || !self.outgoing.is_empty() {
@@ -271,16 +324,5 @@ impl Session {
         if publish.packet_id.is_none() {
             self.settle(source);
         }
-    }
-}
-
-/// Whether the client itself published the record on this connection; known of those that a subscription does not want back.
-fn is_own(durable: &mut Durable, message: &Message) -> bool {
-    let bytes = message.value.as_ref().map_or(0, |value| value.len());
-    let same =
-        |(subject, published, length): &(_, _, usize)| *subject == message.subject && *published == message.published && *length == bytes;
-    match durable.own.iter().position(same) {
-        Some(at) => durable.own.remove(at).is_some(),
-        None => false,
     }
 }

@@ -39,7 +39,7 @@ pub async fn run(node: Arc<Node>, broker: Broker, group: Arc<Group>) {
     loop {
         match open(&broker, &group).await {
             Ok((mut run, found)) => {
-                group.ready(&Ok(run.partition));
+                group.ready(&Ok((run.attachment, run.partition)));
                 let fenced = run.serve().await;
                 group.ready(&Err(Refusal::Conflict));
                 if !fenced {
@@ -167,7 +167,9 @@ impl Run {
             }
             let next = self.legs.peek();
             if next.is_some_and(|position| after.is_none_or(|after| position <= after)) {
-                if let Some(record) = self.legs.take() {
+                if let Some(record) = self.legs.take()
+                    && !self.group.is_elsewhere(record.source.offset)
+                {
                     self.give(Arc::new(record.stored.message), Some(record.source.offset));
                 }
             } else if let Some(delivery) = self.live.pop() {

@@ -11,6 +11,7 @@ use crate::codec::leave::Disconnect;
 use crate::codec::packet::Packet;
 use crate::codec::qos::PacketId;
 use crate::codec::reason::ReasonCode;
+use crate::flights::Step;
 use crate::reasons::reason_of;
 use crate::session::{Asked, Ending, Session};
 use crate::window::{InFlight, Stage};
@@ -108,9 +109,9 @@ impl Session {
                 self.window.remove(id);
                 self.settle(source);
             }
-            (Stage::SentOnce, Some(record)) if record.group == 0 => {
+            (Stage::SentOnce, Some(record)) if record.origin.is_kept() => {
                 flight.stage = Stage::Releasing;
-                self.mark(record, id, 2);
+                self.mark(record, id, Step::Received);
             }
             (Stage::SentOnce, _) => {
                 flight.stage = Stage::Released;
@@ -202,6 +203,7 @@ impl Session {
         match (asked, result) {
             (Asked::Step { number, .. }, Ok(Answer::Cursor(CursorAnswer::Bound { leg, .. }))) => self.bound(number, &leg),
             (Asked::Step { .. }, Ok(_)) | (Asked::Barrier, _) => self.step_done(),
+            (Asked::Aside, _) => {}
             (Asked::Step { at, number }, Err(refusal)) => self.step_refused(at, number, &refusal),
             (Asked::Marked(ids), Ok(_)) => ids.into_iter().for_each(|id| self.marked(id)),
             (Asked::Forgotten(ids), Ok(_)) => ids.into_iter().for_each(|id| self.acknowledge(Packet::PubComp, id, ReasonCode::Success)),

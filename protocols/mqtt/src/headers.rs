@@ -15,7 +15,7 @@
 
 use bytes::Bytes;
 
-use firth_gateway::message::{Message, OWN_HEADERS, QOS_HEADER};
+use firth_gateway::message::{Message, OWN_HEADERS, PUBLISHER_HEADER, QOS_HEADER};
 use firth_model::spelling::Spelling;
 use firth_model::subject::Subject;
 use firth_model::time::Millis;
@@ -90,6 +90,17 @@ pub fn published_qos(message: &Message) -> QoS {
         _ if message.guaranteed => QoS::AtLeastOnce,
         _ => QoS::AtMostOnce,
     }
+}
+
+/// Notes who published the message, for as long as it is stored.
+pub fn set_publisher(message: &mut Message, id: &Text) {
+    message.headers.push((name(PUBLISHER_HEADER.as_bytes()), Some(id.as_bytes().clone())));
+}
+
+/// Whether this client published the message; known of those that a subscription of its session did not want back.
+pub fn is_published_by(message: &Message, id: &Text) -> bool {
+    let mut publishers = message.headers.iter().filter(|(name, _)| name == PUBLISHER_HEADER.as_bytes());
+    publishers.any(|(_, publisher)| publisher.as_ref() == Some(id.as_bytes()))
 }
 
 /// Whether nobody is to see the message any more.

@@ -20,8 +20,6 @@ pub struct Inbound {
     /// Of the current socket read.
     pub batch: Vec<Publication>,
     pub acks: Vec<Ack>,
-    /// Retained messages of QoS 0 among them, as `Fresh` numbers them.
-    pub fresh: Vec<(Subject, u64)>,
     pub forgetting: Vec<PacketId>,
     /// Socket reads that are not answered, oldest first.
     pub pending: VecDeque<Pending>,
@@ -65,7 +63,6 @@ pub struct Pending {
     pub tag: Tag,
     pub acks: Vec<Ack>,
     pub publications: usize,
-    pub fresh: Vec<(Subject, u64)>,
     pub results: Option<Results>,
 }
 

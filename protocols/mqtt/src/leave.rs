@@ -3,23 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use firth_gateway::answer::Answer;
 use firth_gateway::answer::Tag;
 use firth_gateway::connection::{Connection, Full};
-use firth_gateway::cursors::{CursorAnswer, CursorMove, Keep, Settle, Settlement};
+use firth_gateway::cursors::{CursorMove, Keep, Settle, Settlement};
 use firth_gateway::door::Broker;
 use firth_gateway::request::Request;
 
 use crate::codec::connect::Will;
 use crate::codec::reason::ReasonCode;
 use crate::codec::text::Text;
-use crate::fresh::is_fresh;
 use crate::node::Node;
+use crate::notes::NOTE_WILL;
 use crate::receive::is_reserved;
-use crate::registry::cursor_name;
 use crate::resume::WAITS_FOR_PUBACK;
-use crate::session::{Ending, NOTE_WILL, Session};
-use crate::wills::{delay_s, publish, publish_alone, will_message};
+use crate::session::{Ending, Session};
+use crate::wills::{delay_s, publish, publish_alone, will_message, will_receipt};
 
 /// How long the last bytes to a client may take.
 const GOODBYE_TIME: Duration = Duration::from_secs(2);
@@ -35,6 +33,10 @@ impl Session {
         match ending {
             Ending::Refused(reason) => self.say_why(reason),
             Ending::TakenOver => self.say_why(ReasonCode::SessionTakenOver),
+            Ending::Removed => {
+                self.say_why(ReasonCode::AdministrativeAction);
+                self.client.expiry_s = 0;
+            }
             Ending::Stopping => self.say_why(ReasonCode::ServerShuttingDown),
             Ending::Left { .. } | Ending::Lost => {}
         }
@@ -52,20 +54,18 @@ impl Session {
         }
         let expiry_s = self.client.expiry_s;
         self.leave_groups(expiry_s > 0 && self.durable.is_some());
-        if let Some(durable) = self.durable.take() {
+        let Session { node, broker, client, seat, mut wire, connection, durable, .. } = *self;
+        connection.finish().await;
+        if let Some(durable) = durable {
+            // Behind the will, which takes its note out of the session.
             let detach = CursorMove::Detach { attachment: durable.attachment, keep: Some(keep_of(expiry_s)) };
-            insist(&mut self.connection, Tag(u64::MAX), Request::Cursor(Box::new(detach))).await;
+            insist(&mut broker.connect(), Tag(u64::MAX), Request::Cursor(Box::new(detach))).await;
             if expiry_s == 0 {
-                self.node.registry.dropped(&self.client.id);
+                node.registry.dropped(&client.id);
             }
         }
-        let Session { node, broker, client, seat, mut wire, connection, inbound, .. } = *self;
-        connection.finish().await;
-        for (subject, number) in inbound.pending.iter().flat_map(|pending| &pending.fresh).chain(&inbound.fresh) {
-            node.fresh.remove(subject, *number);
-        }
         if let Some((will, delay_s)) = delayed {
-            delay(&node, &broker, &client.id, will, delay_s, expiry_s);
+            delay(&node, &broker, &client.id, will, delay_s);
         }
         drop(seat);
         let _ = tokio::time::timeout(GOODBYE_TIME, wire.close()).await;
@@ -88,7 +88,7 @@ impl Session {
             Ending::Left { will } => will,
             // A node that comes back publishes what its sessions kept.
             Ending::Stopping => self.durable.is_none(),
-            Ending::Lost | Ending::Refused(_) | Ending::TakenOver => true,
+            Ending::Lost | Ending::Refused(_) | Ending::TakenOver | Ending::Removed => true,
         };
         let delay_s = delay_s(&will, self.client.expiry_s);
         // Who takes a session over that goes on takes the will back; who ends the session publishes it.
@@ -101,13 +101,9 @@ impl Session {
             && let Some(message) = will_message(&will, self.broker.now())
             && !is_reserved(&message.subject)
         {
-            if is_fresh(&message) {
-                let number = self.node.fresh.add(&message);
-                self.inbound.fresh.push((message.subject.clone(), number));
-            }
-            publish(&mut self.connection, message).await;
-        }
-        if let Some(durable) = &self.durable
+            let receipt = self.durable.as_ref().and_then(|_| will_receipt(&self.client.id));
+            publish(&mut self.connection, message, receipt).await;
+        } else if let Some(durable) = &self.durable
             && ending != Ending::Stopping
         {
             let forget = CursorMove::Note { attachment: durable.attachment, notes: vec![(NOTE_WILL, None)] };
@@ -118,33 +114,16 @@ impl Session {
 }
 
 /// Publishes a will after its delay.
-pub fn delay(node: &Arc<Node>, broker: &Broker, id: &Text, will: Will, delay_s: u32, expiry_s: u32) {
+pub fn delay(node: &Arc<Node>, broker: &Broker, id: &Text, will: Will, delay_s: u32) {
     let (own, broker, key) = (node.clone(), broker.clone(), id.clone());
     let fire = async move |will: Will| {
-        if let Some(message) = will_message(&will, broker.now()).filter(|message| !is_reserved(&message.subject)) {
-            publish_alone(&broker, message).await;
-        }
-        let left_s = if expiry_s == u32::MAX { expiry_s } else { expiry_s - delay_s };
-        if left_s > 0 {
-            forget_will(&own, &broker, key, left_s).await;
-        }
+        let Some(message) = will_message(&will, broker.now()).filter(|message| !is_reserved(&message.subject)) else { return };
+        // A client that is back in this moment keeps a will of its own there, or none.
+        let seat = own.registry.claim_free(key);
+        let receipt = seat.as_ref().and_then(|seat| will_receipt(&seat.id));
+        publish_alone(&broker, message, receipt).await;
     };
     node.delayed.schedule(id, will, Duration::from_secs(u64::from(delay_s)), fire, node.clone());
-}
-
-/// Takes the note of a will that was published out of its session, which is kept for so long yet. If its client came back, that did it.
-async fn forget_will(node: &Arc<Node>, broker: &Broker, id: Text, left_s: u32) {
-    let Some(seat) = node.registry.claim_free(id) else { return };
-    let mut connection = broker.connect();
-    let attach = CursorMove::Attach { name: cursor_name(&seat.id), fresh: false, keep: keep_of(left_s) };
-    if let Ok(Answer::Cursor(CursorAnswer::Attached(attached))) = connection.call(Request::Cursor(Box::new(attach))).await {
-        let attachment = attached.attachment;
-        let forget = CursorMove::Note { attachment, notes: vec![(NOTE_WILL, None)] };
-        let _ = connection.call(Request::Cursor(Box::new(forget))).await;
-        let keep = if attached.found { keep_of(left_s) } else { Keep::For(0) };
-        let detach = CursorMove::Detach { attachment, keep: Some(keep) };
-        let _ = connection.call(Request::Cursor(Box::new(detach))).await;
-    }
 }
 
 /// Asks, whatever it takes; nobody waits for the answer.

@@ -17,7 +17,7 @@ use firth_model::ids::{Offset, PartitionId, Position};
 use firth_model::limits::MQTT_LEG_READ_BYTES;
 use firth_model::subject::Subject;
 
-use crate::window::Source;
+use crate::window::{Origin, Source};
 
 /// A record of a leg, the next of its session.
 #[derive(Debug)]
@@ -177,7 +177,7 @@ impl Legs {
         let reader = self.readers.get_mut(at)?;
         let (_, stored) = reader.ahead.pop_front()?;
         let closing = reader.closing;
-        let source = Source { partition: reader.partition, offset: stored.offset, group: 0 };
+        let source = Source { partition: reader.partition, offset: stored.offset, origin: Origin::Leg };
         self.stale |= reader.ahead.is_empty();
         let elsewhere = !closing && self.deliverer(&stored.message.subject) != Some(source.partition);
         Some(LegRecord { source, stored, elsewhere, closing })

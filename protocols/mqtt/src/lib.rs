@@ -6,11 +6,13 @@
 //! [`replay`]ed from what is retained.
 
 pub mod aliases;
+pub mod calls;
 pub mod chores;
 pub mod codec;
 pub mod connect;
 pub mod deliver;
-pub mod fresh;
+pub mod described;
+pub mod flights;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod group_run;
@@ -22,6 +24,7 @@ pub mod legs;
 pub mod membership;
 pub mod mqtt;
 pub mod node;
+pub mod notes;
 pub mod outgoing;
 pub mod queue;
 pub mod reasons;
@@ -31,6 +34,7 @@ pub mod replay;
 pub mod resume;
 pub mod run;
 pub mod session;
+pub mod sessions;
 pub mod shared;
 pub mod shares;
 pub mod subscribing;

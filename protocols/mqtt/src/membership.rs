@@ -8,14 +8,14 @@ use firth_model::ids::{Offset, PartitionId};
 
 use crate::codec::text::Text;
 use crate::shared::{Group, MemberInbox};
-use crate::window::Source;
+use crate::window::{Origin, Source};
 
 #[derive(Default)]
 pub struct Memberships {
     pub inbox: Arc<MemberInbox>,
-    /// Never taken out while the client is connected: what it has in flight names a group by its place, counted from 1.
+    /// Never taken out while the client is connected: what it has in flight names a group by its place.
     groups: Vec<Arc<Group>>,
-    handed: HashMap<(u32, Offset), (Arc<Message>, u32)>,
+    handed: HashMap<(u32, Offset), Arc<Message>>,
 }
 
 impl Memberships {
@@ -35,30 +35,43 @@ impl Memberships {
     }
 
     /// A message that is about to be sent.
-    pub fn handed(&mut self, group: &Arc<Group>, offset: Offset, message: &Arc<Message>, number: u32) -> Source {
+    pub fn handed(&mut self, group: &Arc<Group>, offset: Offset, message: &Arc<Message>) -> Source {
         self.add(group);
-        let place = self.groups.iter().position(|known| Arc::ptr_eq(known, group)).unwrap_or_default();
-        let place = u32::try_from(place + 1).unwrap_or(u32::MAX);
-        self.handed.insert((place, offset), (message.clone(), number));
+        let place = self.place_of(group);
+        self.handed.insert((place, offset), message.clone());
         // Which partition it is, only the group knows.
-        Source { partition: PartitionId(0), offset, group: place }
+        Source { partition: PartitionId(0), offset, origin: Origin::Group(place) }
     }
 
-    /// What is in flight, with its group and the number of its subscription.
-    pub fn find(&self, source: &Source) -> Option<(&Arc<Group>, Arc<Message>, u32)> {
-        let (message, number) = self.handed.get(&(source.group, source.offset))?;
-        Some((self.group_at(source.group)?, message.clone(), *number))
+    /// What is in flight, with its group.
+    pub fn find(&self, source: &Source) -> Option<(&Arc<Group>, Arc<Message>)> {
+        let Origin::Group(place) = source.origin else { return None };
+        Some((self.group_at(place)?, self.handed.get(&(place, source.offset))?.clone()))
+    }
+
+    /// A message of a group that this connection was handed.
+    pub fn message(&self, group: &Arc<Group>, offset: Offset) -> Option<Arc<Message>> {
+        self.handed.get(&(self.place_of(group), offset)).cloned()
+    }
+
+    pub fn forget(&mut self, group: &Arc<Group>, offset: Offset) {
+        self.handed.remove(&(self.place_of(group), offset));
+    }
+
+    fn place_of(&self, group: &Arc<Group>) -> u32 {
+        let place = self.groups.iter().position(|known| Arc::ptr_eq(known, group));
+        place.and_then(|place| u32::try_from(place).ok()).unwrap_or(u32::MAX)
     }
 
     /// The client is done with it.
-    pub fn settle(&mut self, source: &Source) {
-        self.handed.remove(&(source.group, source.offset));
-        if let Some(group) = self.group_at(source.group) {
-            group.settle(source.offset);
+    pub fn settle(&mut self, place: u32, offset: Offset) {
+        self.handed.remove(&(place, offset));
+        if let Some(group) = self.group_at(place) {
+            group.settle(offset);
         }
     }
 
     fn group_at(&self, place: u32) -> Option<&Arc<Group>> {
-        self.groups.get(usize::try_from(place).ok()?.checked_sub(1)?)
+        self.groups.get(usize::try_from(place).ok()?)
     }
 }

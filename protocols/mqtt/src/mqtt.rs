@@ -49,14 +49,14 @@ impl Protocol for Mqtt {
     fn serve(&self, link: Link, broker: Broker) -> BoxFuture<'static, Result<(), LinkEnd>> {
         let (node, carrier) = (self.node.clone(), self.carrier);
         Box::pin(async move {
-            let mut stop = link.stop;
+            let (mut stop, peer) = (link.stop, link.peer);
             let stream = match carrier {
                 Carrier::Plain => link.stream,
                 // Boxed, for its size: most connections never see it.
                 Carrier::WebSocket => Box::pin(websocket::accept(link.stream)).await?,
             };
             // Boxed apart: a connection that is served holds nothing of how it began.
-            let connecting = Box::pin(connect(node, broker, Wire::over(stream)));
+            let connecting = Box::pin(connect(node, broker, Wire::over(stream, peer)));
             let session = tokio::select! {
                 session = connecting => session?,
                 () = stop.stopped() => return Err(LinkEnd::Stopping),

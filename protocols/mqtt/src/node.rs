@@ -6,9 +6,9 @@ use std::sync::atomic::AtomicBool;
 use firth_gateway::message::Overflow;
 use firth_model::limits::{MQTT_IN_FLIGHT_MAX, MQTT_PACKET_BYTES, MQTT_RECEIVE_MAXIMUM, MQTT_TOPIC_ALIASES, REQUEST_BYTES_MAX};
 use firth_model::time::Millis;
+use tokio::sync::watch;
 
 use crate::codec::version::ProtocolVersion;
-use crate::fresh::Fresh;
 use crate::registry::{Counts, Registry};
 use crate::shared::Groups;
 use crate::wills::{Delayed, Holder};
@@ -66,10 +66,11 @@ pub struct Node {
     pub registry: Arc<Registry>,
     pub delayed: Delayed,
     pub groups: Groups,
-    pub fresh: Fresh,
     pub counts: Counts,
     /// When the node started; 0 until it did.
     pub started: std::sync::OnceLock<Millis>,
+    /// Turns true when the sessions from before the node started are known. Nobody is served before.
+    pub is_listed: watch::Sender<bool>,
     /// Its chores are done by somebody.
     pub is_run: AtomicBool,
 }
@@ -81,11 +82,16 @@ impl Node {
             registry: Arc::default(),
             delayed: Delayed::default(),
             groups: Groups::default(),
-            fresh: Fresh::default(),
             counts: Counts::default(),
             started: std::sync::OnceLock::new(),
+            is_listed: watch::Sender::new(false),
             is_run: AtomicBool::new(false),
         })
+    }
+
+    pub async fn listed(&self) {
+        // The sender is the node's own.
+        let _ = self.is_listed.subscribe().wait_for(|is_listed| *is_listed).await;
     }
 }
 

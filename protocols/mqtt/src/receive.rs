@@ -12,16 +12,16 @@ use crate::codec::packet::Packet;
 use crate::codec::publish::Publish;
 use crate::codec::qos::{PacketId, QoS};
 use crate::codec::reason::ReasonCode;
-use crate::fresh::is_fresh;
-use crate::headers::{Outline, message};
+use crate::codec::text::Text;
+use crate::headers::{Outline, message, set_publisher};
 use crate::inbound::{Ack, Incoming, Outcome, Pending, Results};
+use crate::notes::NOTE_INCOMING;
 use crate::reasons::{may_pass_later, reason_of};
-use crate::session::{Asked, Ending, NOTE_INCOMING, Session};
+use crate::session::{Asked, Ending, Session};
+use crate::sessions::client_under;
 
 /// First levels to which only their own protocol publishes.
 const RESERVED: [&[u8]; 5] = [b"$SYS", b"$share", b"$JS", b"$KV", b"$O"];
-/// Own publishes that are remembered for the sake of no-local.
-const OWN_MAX: usize = 10_000;
 
 impl Session {
     /// Takes in a PUBLISH; it is published with the others of its socket read.
@@ -36,6 +36,8 @@ impl Session {
         let Some(packet_id) = publish.packet_id else {
             if !is_reserved(&subject) {
                 self.take_in(publish, subject, None);
+            } else if let Some(id) = removed_session(&publish, &subject) {
+                self.remove_session(id, None);
             }
             return;
         };
@@ -54,10 +56,16 @@ impl Session {
             self.inbound.unacknowledged += 1;
         }
         if is_reserved(&subject) {
-            return self.inbound.acks.push(local(ReasonCode::NotAuthorized));
+            let Some(id) = removed_session(&publish, &subject) else {
+                return self.inbound.acks.push(local(ReasonCode::NotAuthorized));
+            };
+            if exactly_once {
+                self.inbound.known.insert(packet_id, Incoming::Submitted);
+            }
+            return self.remove_session(id, Some(Ack { packet_id, exactly_once, outcome: Outcome::At(0) }));
         }
         let receipt = match (&self.durable, exactly_once) {
-            (Some(durable), true) => Some(Receipt { attachment: durable.attachment, note: incoming_note(packet_id) }),
+            (Some(durable), true) => Some(Receipt::Leaves { attachment: durable.attachment, note: incoming_note(packet_id) }),
             _ => None,
         };
         if exactly_once {
@@ -71,18 +79,9 @@ impl Session {
     fn take_in(&mut self, publish: Publish, subject: Subject, receipt: Option<Receipt>) {
         let Publish { qos, retain, properties, payload, .. } = publish;
         let outline = Outline { subject, qos, retain, properties: &properties, payload };
-        let message = message(outline, self.now);
-        if let Some(durable) = &mut self.durable
-            && message.guaranteed
-            && self.subscriptions.keeps_own_out(&message.subject)
-            && durable.own.len() < OWN_MAX
-        {
-            let bytes = message.value.as_ref().map_or(0, |value| value.len());
-            durable.own.push_back((message.subject.clone(), message.published, bytes));
-        }
-        if is_fresh(&message) {
-            let number = self.node.fresh.add(&message);
-            self.inbound.fresh.push((message.subject.clone(), number));
+        let mut message = message(outline, self.now);
+        if self.durable.is_some() && message.guaranteed && self.subscriptions.keeps_own_out(&message.subject) {
+            set_publisher(&mut message, &self.client.id);
         }
         self.inbound.batch.push(Publication { message, receipt });
     }
@@ -165,9 +164,8 @@ impl Session {
         let tag = self.tag();
         let (batch, acks) = (std::mem::take(&mut self.inbound.batch), std::mem::take(&mut self.inbound.acks));
         self.inbound.undone += batch.len() + acks.len();
-        let fresh = std::mem::take(&mut self.inbound.fresh);
         let results = batch.is_empty().then(|| Ok(Vec::new()));
-        self.inbound.pending.push_back(Pending { tag, acks, publications: batch.len(), fresh, results });
+        self.inbound.pending.push_back(Pending { tag, acks, publications: batch.len(), results });
         if batch.is_empty() {
             self.answer_published();
         } else if let Err(Full(batch)) = self.connection.publish(tag, batch) {
@@ -194,9 +192,6 @@ impl Session {
     /// Acknowledges in the order in which the packets came ([MQTT-4.6.0-2], [MQTT-4.6.0-3]).
     fn answer_published(&mut self) {
         while let Some(pending) = self.inbound.pop_answered() {
-            for (subject, number) in &pending.fresh {
-                self.node.fresh.remove(subject, *number);
-            }
             for ack in &pending.acks {
                 if self.ending.is_some() {
                     return;
@@ -207,6 +202,7 @@ impl Session {
                 }
             }
         }
+        self.ask_barrier();
     }
 
     fn answer_publish(&mut self, ack: &Ack, at: usize, pending: &Pending) {
@@ -249,6 +245,11 @@ impl Session {
 
 fn incoming_note(packet_id: PacketId) -> u32 {
     NOTE_INCOMING | u32::from(packet_id.get())
+}
+
+/// The client whose session the PUBLISH is to end.
+fn removed_session(publish: &Publish, subject: &Subject) -> Option<Text> {
+    client_under(subject).filter(|_| publish.retain && publish.payload.is_empty())
 }
 
 /// Whether clients may not publish there.

@@ -2,14 +2,17 @@
 //!
 //! And what their sessions keep in memory.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use tokio::sync::{Notify, Semaphore};
+use firth_gateway::answer::Tag;
+use firth_gateway::refusal::Refusal;
+use tokio::sync::{Notify, Semaphore, oneshot};
 
 use crate::codec::text::Text;
+use crate::described::Described;
 
 /// All clients of a node.
 #[derive(Default)]
@@ -25,12 +28,55 @@ struct State {
 }
 
 /// What a connection sits on.
-#[derive(Debug)]
 pub struct Chair {
-    evicted: AtomicBool,
+    /// Whether, and why, who sits here is to go.
+    order: AtomicU8,
+    calls: Mutex<VecDeque<Call>>,
     bell: Notify,
     /// Closed when its connection is gone.
     gone: Semaphore,
+}
+
+const STAY: u8 = 0;
+const TAKEN_OVER: u8 = 1;
+const REMOVED: u8 = 2;
+
+/// What a connection is asked or told.
+pub enum Call {
+    /// To say what its session is.
+    Describe(oneshot::Sender<Described>),
+    /// The session that it asked to be removed is; whether there was one.
+    Removed(Tag, Result<bool, Refusal>),
+}
+
+/// Why a connection is called.
+pub enum Called {
+    /// Another one has its identifier.
+    TakenOver,
+    /// Its session is to end.
+    Removed,
+    Asked(Call),
+}
+
+/// Reaches a connection, as long as it is there.
+pub struct Caller(Arc<Chair>);
+
+impl Caller {
+    pub fn call(&self, call: Call) {
+        self.0.lock_calls().push_back(call);
+        self.0.bell.notify_one();
+    }
+}
+
+impl Chair {
+    fn free() -> Arc<Chair> {
+        let (order, calls) = (AtomicU8::new(STAY), Mutex::default());
+        Arc::new(Chair { order, calls, bell: Notify::new(), gone: Semaphore::new(0) })
+    }
+
+    fn lock_calls(&self) -> MutexGuard<'_, VecDeque<Call>> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A connection's right to its client identifier. Dropping it says that the connection is gone.
@@ -47,16 +93,26 @@ impl Registry {
 
     /// Takes the identifier over from whoever has it, and waits until that connection is gone.
     pub async fn claim(self: &Arc<Registry>, id: Text) -> Seat {
-        let chair = Arc::new(Chair { evicted: AtomicBool::new(false), bell: Notify::new(), gone: Semaphore::new(0) });
+        self.replace(id, TAKEN_OVER).await.0
+    }
+
+    /// The same to end the session. Whether somebody was connected.
+    pub async fn evict(self: &Arc<Registry>, id: Text) -> (Seat, bool) {
+        self.replace(id, REMOVED).await
+    }
+
+    async fn replace(self: &Arc<Registry>, id: Text, order: u8) -> (Seat, bool) {
+        let chair = Chair::free();
         let before = self.lock().seats.insert(id.clone(), chair.clone());
         let seat = Seat { registry: self.clone(), id, chair };
+        let was_there = before.is_some();
         if let Some(before) = before {
-            before.evicted.store(true, Ordering::Release);
+            before.order.store(order, Ordering::Release);
             before.bell.notify_one();
             // Never a permit: it is an error when the connection is gone.
             let _ = before.gone.acquire().await;
         }
-        seat
+        (seat, was_there)
     }
 
     /// Takes the identifier if nobody has it.
@@ -65,9 +121,23 @@ impl Registry {
         if state.seats.contains_key(&id) {
             return None;
         }
-        let chair = Arc::new(Chair { evicted: AtomicBool::new(false), bell: Notify::new(), gone: Semaphore::new(0) });
+        let chair = Chair::free();
         state.seats.insert(id.clone(), chair.clone());
         Some(Seat { registry: self.clone(), id, chair })
+    }
+
+    /// Asks a connection what its session is. What comes is an error if it is gone.
+    pub fn describe(&self, id: &Text) -> Option<oneshot::Receiver<Described>> {
+        let state = self.lock();
+        let chair = state.seats.get(id)?;
+        let (answer, described) = oneshot::channel();
+        Caller(chair.clone()).call(Call::Describe(answer));
+        Some(described)
+    }
+
+    /// The identifiers of all clients that are connected.
+    pub fn all(&self) -> Vec<Text> {
+        self.lock().seats.keys().cloned().collect()
     }
 
     pub fn connected(&self) -> usize {
@@ -98,15 +168,19 @@ impl Registry {
 }
 
 impl Chair {
-    /// Resolves when another connection takes the identifier over.
-    pub async fn evicted(&self) {
-        while !self.is_evicted() {
+    /// Resolves when the connection is to do something. Safe to drop while waiting.
+    pub async fn called(&self) -> Called {
+        loop {
+            match self.order.load(Ordering::Acquire) {
+                STAY => {}
+                REMOVED => return Called::Removed,
+                _ => return Called::TakenOver,
+            }
+            if let Some(call) = self.lock_calls().pop_front() {
+                return Called::Asked(call);
+            }
             self.bell.notified().await;
         }
-    }
-
-    fn is_evicted(&self) -> bool {
-        self.evicted.load(Ordering::Acquire)
     }
 }
 
@@ -115,8 +189,9 @@ impl Seat {
         self.chair.clone()
     }
 
-    pub fn is_evicted(&self) -> bool {
-        self.chair.is_evicted()
+    /// For whoever is to tell the connection something later.
+    pub fn caller(&self) -> Caller {
+        Caller(self.chair.clone())
     }
 }
 
@@ -127,6 +202,7 @@ impl Drop for Seat {
             state.seats.remove(&self.id);
         }
         drop(state);
+        self.chair.lock_calls().clear();
         self.chair.gone.close();
     }
 }
@@ -161,19 +237,21 @@ mod tests {
         let first = registry.claim(Text::fixed("a")).await;
         let (other, third) = (registry.clone(), registry.clone());
         let second = tokio::spawn(async move { other.claim(Text::fixed("a")).await });
-        first.chair().evicted().await;
+        assert!(matches!(first.chair().called().await, Called::TakenOver));
         assert!(!second.is_finished());
         let third = tokio::spawn(async move { third.claim(Text::fixed("a")).await });
         tokio::task::yield_now().await;
         drop(first);
         let second = second.await.expect("seated");
-        second.chair().evicted().await;
+        assert!(matches!(second.chair().called().await, Called::TakenOver));
         assert!(!third.is_finished(), "the second is not gone");
         drop(second);
         let third = third.await.expect("seated");
-        assert!(!third.is_evicted());
+        let described = registry.describe(&Text::fixed("a")).expect("somebody is there");
+        assert!(matches!(third.chair().called().await, Called::Asked(Call::Describe(_))));
         assert_eq!(registry.connected(), 1);
         drop(third);
+        assert!(described.await.is_err());
         assert_eq!(registry.connected(), 0);
     }
 

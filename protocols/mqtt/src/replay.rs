@@ -14,76 +14,96 @@ use firth_model::ids::{Offset, PartitionId, Position};
 use firth_model::limits::MQTT_RETAINED_ROUND;
 use firth_model::subject::Subject;
 
-/// A retained message for one subscription.
+use crate::sessions::Listing;
+
+/// What comes before everything that was published later.
 #[derive(Debug)]
-pub struct Replayed {
-    pub message: Arc<Message>,
-    pub subscription: u32,
-    /// Where the journal has it; 0 if it is older than all of that.
-    pub position: Position,
-    /// It is the last value of a stream, published with the retain flag or not.
-    pub last_value: bool,
+pub enum Replayed {
+    /// For one subscription. `position`: where the journal has it; 0 if it is older than all of that. `last_value`: it is the last value
+    /// of a stream, published with the retain flag or not.
+    Retained { subscription: u32, message: Arc<Message>, position: Position, stored: Option<StoredAt>, last_value: bool },
+    /// In flight before, in this slot of the session's; `None` if it is not there any more.
+    Again { slot: u32, message: Option<Arc<Message>> },
+    /// A subscription that was noted in this slot has all that was retained.
+    End { slot: u32 },
+}
+
+/// Where a retained message lies that a kept session must not miss, and the slot of its subscription's note.
+#[derive(Debug, Clone, Copy)]
+pub struct StoredAt {
+    pub slot: u32,
+    pub partition: PartitionId,
+    pub offset: Offset,
 }
 
 /// Subscriptions that get their retained messages, one after the other.
 #[derive(Default)]
 pub struct Replays {
-    jobs: VecDeque<Job>,
+    jobs: VecDeque<(u32, Job)>,
     ready: VecDeque<Replayed>,
-    reading: Option<BoxFuture<'static, Round>>,
+    /// For which subscription.
+    reading: Option<(u32, BoxFuture<'static, Round>)>,
 }
 
-struct Job {
-    subscription: u32,
-    /// Last values go first: they know of retained messages.
-    lasts: Lasts,
-    /// In the retained stream.
-    stored: Option<(PartitionId, VecDeque<Offset>)>,
-    newer: Vec<Subject>,
+enum Job {
+    Lasts(Lasts),
+    Retained(Retained),
+    Sessions(Box<Listing>),
+    Again(VecDeque<StoredAt>),
 }
 
-/// How far a job is with last values.
-enum Lasts {
+struct Retained {
+    partition: PartitionId,
+    offsets: VecDeque<Offset>,
+    slot: Option<u32>,
+}
+
+/// Last values of streams that match a filter.
+struct Lasts {
+    filter: Filter,
     /// They are being found.
-    Awaited(Filter, BoxFuture<'static, ()>),
-    From(Filter, Option<LastsFrom>),
-    /// There are no more.
-    Done,
+    ready: Option<BoxFuture<'static, ()>>,
+    from: Option<LastsFrom>,
 }
 
-/// What one round of reading came to.
-struct Round {
-    subscription: u32,
-    found: Vec<Found>,
-    lasts: Option<Lasts>,
-}
+/// What a round found, and what is left of its job.
+type Round = (Vec<Replayed>, Option<Job>);
 
-struct Found {
-    stored: StoredMessage,
-    position: Position,
-    last_value: bool,
-}
+/// What is sent again belongs to no subscription.
+const NONE: u32 = u32::MAX;
 
 impl Replays {
-    /// What is stored and offered, but of subjects that have something newer.
-    pub fn add(&mut self, subscription: u32, filter: &Filter, view: &dyn LogView, newer: Vec<Subject>) {
-        let lasts = view.last_values_ready(filter).map_or(Lasts::Done, |ready| Lasts::Awaited(filter.clone(), ready));
-        let stored = view.retained(filter).map(|(partition, offsets)| (partition, offsets.into()));
-        let job = Job { subscription, lasts, stored, newer };
-        if !job.is_done() {
-            self.jobs.push_back(job);
+    /// What streams offer; before what is retained, of which it has what is newer.
+    pub fn add_lasts(&mut self, subscription: u32, filter: &Filter, view: &dyn LogView) {
+        if let Some(ready) = view.last_values_ready(filter) {
+            self.jobs.push_back((subscription, Job::Lasts(Lasts { filter: filter.clone(), ready: Some(ready), from: None })));
         }
+    }
+
+    /// What is stored. With a slot its end is told.
+    pub fn add(&mut self, subscription: u32, partition: PartitionId, offsets: Vec<Offset>, slot: Option<u32>) {
+        self.jobs.push_back((subscription, Job::Retained(Retained { partition, offsets: offsets.into(), slot })));
+    }
+
+    pub fn add_sessions(&mut self, subscription: u32, listing: Listing) {
+        self.jobs.push_back((subscription, Job::Sessions(Box::new(listing))));
+    }
+
+    /// What was in flight before, by slots.
+    pub fn add_again(&mut self, flights: VecDeque<StoredAt>) {
+        self.jobs.push_back((NONE, Job::Again(flights)));
     }
 
     /// A message that is in memory.
     pub fn add_ready(&mut self, subscription: u32, message: Arc<Message>) {
-        self.ready.push_back(Replayed { message, subscription, position: Position(0), last_value: false });
+        self.ready.push_back(Replayed::of_memory(subscription, message));
     }
 
     /// Nothing more is to come for it.
     pub fn forget(&mut self, subscription: u32) {
-        self.jobs.retain(|job| job.subscription != subscription);
-        self.ready.retain(|replayed| replayed.subscription != subscription);
+        self.jobs.retain(|(number, _)| *number != subscription);
+        self.ready.retain(|replayed| !matches!(replayed, Replayed::Retained { subscription: number, .. } if *number == subscription));
+        self.reading.take_if(|(number, _)| *number == subscription);
     }
 
     /// Whether something is to come: what was published meanwhile waits.
@@ -104,21 +124,19 @@ impl Replays {
         if !self.ready.is_empty() || self.reading.is_some() {
             return;
         }
-        let Some(job) = self.jobs.front_mut() else { return };
-        let (subscription, newer) = (job.subscription, job.newer.clone());
-        let lasts = std::mem::replace(&mut job.lasts, Lasts::Done);
-        if !matches!(lasts, Lasts::Done) {
-            self.reading = Some(Box::pin(read_lasts(view.clone(), subscription, lasts, newer)));
-            return;
-        }
-        if let Some((partition, offsets)) = &mut job.stored {
-            let count = offsets.len().min(MQTT_RETAINED_ROUND);
-            let round: Vec<Offset> = offsets.drain(..count).collect();
-            self.reading = Some(Box::pin(read_stored(view.clone(), subscription, *partition, round, newer)));
-        }
-        if job.is_done() {
-            self.jobs.pop_front();
-        }
+        let Some((subscription, job)) = self.jobs.pop_front() else { return };
+        let view = view.clone();
+        let reading: BoxFuture<'static, Round> = match job {
+            Job::Lasts(lasts) => Box::pin(lasts.round(view, subscription)),
+            Job::Retained(retained) => Box::pin(retained.round(view, subscription)),
+            Job::Sessions(listing) => Box::pin(async move {
+                let (messages, rest) = listing.round().await;
+                let replayed = |message| Replayed::of_memory(subscription, Arc::new(message));
+                (messages.into_iter().map(replayed).collect(), rest.map(|rest| Job::Sessions(Box::new(rest))))
+            }),
+            Job::Again(flights) => Box::pin(read_again(view, flights)),
+        };
+        self.reading = Some((subscription, reading));
     }
 
     pub fn is_reading(&self) -> bool {
@@ -127,81 +145,87 @@ impl Replays {
 
     /// Ends the round. Safe to drop while waiting.
     pub async fn read(&mut self) {
-        let Some(reading) = &mut self.reading else { return std::future::pending().await };
-        let Round { subscription, found, lasts } = reading.as_mut().await;
+        let Some((subscription, reading)) = &mut self.reading else { return std::future::pending().await };
+        let subscription = *subscription;
+        let (found, rest) = reading.as_mut().await;
         self.reading = None;
-        for Found { stored, position, last_value } in found {
-            self.ready.push_back(Replayed { message: Arc::new(stored.message), subscription, position, last_value });
+        if let Some(job) = rest {
+            self.jobs.push_front((subscription, job));
         }
-        // The subscription may have ended meanwhile.
-        if let Some(job) = self.jobs.front_mut().filter(|job| lasts.is_some() && job.subscription == subscription) {
-            if let (Some(lasts), Lasts::Done) = (lasts, &job.lasts) {
-                job.lasts = lasts;
-            }
-            if job.is_done() {
-                self.jobs.pop_front();
-            }
-        }
+        self.ready.extend(found);
     }
 }
 
-impl Job {
-    fn is_done(&self) -> bool {
-        matches!(self.lasts, Lasts::Done) && self.stored.as_ref().is_none_or(|(_, offsets)| offsets.is_empty())
+impl Replayed {
+    /// What no stream holds.
+    fn of_memory(subscription: u32, message: Arc<Message>) -> Replayed {
+        Replayed::Retained { subscription, message, position: Position(0), stored: None, last_value: false }
     }
 }
 
-/// Some last values; where there is a retained message too, the newer of both.
-async fn read_lasts(view: Arc<dyn LogView>, subscription: u32, lasts: Lasts, newer: Vec<Subject>) -> Round {
-    let (filter, from) = match lasts {
-        Lasts::Awaited(filter, ready) => {
+impl Lasts {
+    /// Some last values; where there is a retained message too, the newer of both.
+    async fn round(self, view: Arc<dyn LogView>, subscription: u32) -> Round {
+        if let Some(ready) = self.ready {
             ready.await;
-            (filter, None)
         }
-        Lasts::From(filter, from) => (filter, from),
-        Lasts::Done => return Round { subscription, found: Vec::new(), lasts: None },
-    };
-    let LastValues { values, next } = view.last_values(&filter, from.as_ref(), MQTT_RETAINED_ROUND);
-    let mut found = Vec::new();
-    for LastValue { subject, partition, offset, retained } in values {
-        let Ok(subject) = Subject::from_text(subject) else { continue };
-        if newer.contains(&subject) {
-            continue;
+        let LastValues { values, next } = view.last_values(&self.filter, self.from.as_ref(), MQTT_RETAINED_ROUND);
+        let mut found = Vec::new();
+        for LastValue { subject, partition, offset, retained } in values {
+            let Ok(subject) = Subject::from_text(subject) else { continue };
+            let last = read_one(&view, partition, offset).await.filter(|(read, _)| read.message.value.is_some());
+            let last = last.map(|(mut read, position)| {
+                read.message.subject = subject;
+                (read, position, true)
+            });
+            let retained = match retained {
+                Some((partition, offset)) => read_one(&view, partition, offset).await.map(|(read, position)| (read, position, false)),
+                None => None,
+            };
+            // By the order of the journal; of two that it has no more, by their times.
+            let newest = last.into_iter().chain(retained).max_by_key(|(read, position, last)| (*position, read.message.published, *last));
+            found.extend(newest.map(|(read, position, last_value)| Replayed::Retained {
+                subscription,
+                message: Arc::new(read.message),
+                position,
+                stored: None,
+                last_value,
+            }));
         }
-        let last = read_one(&view, partition, offset).await.map(|(mut stored, position)| {
-            stored.message.subject = subject;
-            Found { stored, position, last_value: true }
-        });
-        let retained = match retained {
-            Some((partition, offset)) => read_one(&view, partition, offset).await,
-            None => None,
-        };
-        let retained = retained.map(|(stored, position)| Found { stored, position, last_value: false });
-        found.extend(last.into_iter().chain(retained).reduce(|last, retained| if retained.is_newer_than(&last) { retained } else { last }));
+        let rest = next.map(|next| Job::Lasts(Lasts { filter: self.filter, ready: None, from: Some(next) }));
+        (found, rest)
     }
-    let lasts = next.map_or(Lasts::Done, |next| Lasts::From(filter, Some(next)));
-    Round { subscription, found, lasts: Some(lasts) }
 }
 
-async fn read_stored(
-    view: Arc<dyn LogView>,
-    subscription: u32,
-    partition: PartitionId,
-    offsets: Vec<Offset>,
-    newer: Vec<Subject>,
-) -> Round {
-    let mut found = Vec::new();
-    for offset in offsets {
-        let Some((stored, position)) = read_one(&view, partition, offset).await else { continue };
-        let subject = &stored.message.subject;
-        if !newer.contains(subject) && !view.has_last_value(subject.as_bytes()) {
-            found.push(Found { stored, position, last_value: false });
+impl Retained {
+    async fn round(mut self, view: Arc<dyn LogView>, subscription: u32) -> Round {
+        let (partition, slot) = (self.partition, self.slot);
+        let mut found = Vec::new();
+        for offset in self.offsets.drain(..self.offsets.len().min(MQTT_RETAINED_ROUND)) {
+            let Some((read, position)) = read_one(&view, partition, offset).await else { continue };
+            if read.message.value.is_some() && !view.has_last_value(read.message.subject.as_bytes()) {
+                let stored = slot.map(|slot| StoredAt { slot, partition, offset });
+                found.push(Replayed::Retained { subscription, message: Arc::new(read.message), position, stored, last_value: false });
+            }
         }
+        if !self.offsets.is_empty() {
+            return (found, Some(Job::Retained(self)));
+        }
+        found.extend(slot.map(|slot| Replayed::End { slot }));
+        (found, None)
     }
-    Round { subscription, found, lasts: None }
 }
 
-/// A record with a payload, and where it lies. `None`: it was replaced or removed meanwhile; what replaced it comes live.
+async fn read_again(view: Arc<dyn LogView>, mut flights: VecDeque<StoredAt>) -> Round {
+    let mut found = Vec::new();
+    for StoredAt { slot, partition, offset } in flights.drain(..flights.len().min(MQTT_RETAINED_ROUND)) {
+        let read = read_one(&view, partition, offset).await;
+        found.push(Replayed::Again { slot, message: read.map(|(read, _)| Arc::new(read.message)) });
+    }
+    (found, (!flights.is_empty()).then_some(Job::Again(flights)))
+}
+
+/// A record by its place. `None`: it is not there any more, or cannot be read.
 async fn read_one(view: &Arc<dyn LogView>, partition: PartitionId, offset: Offset) -> Option<(StoredMessage, Position)> {
     let records = match view.read(partition, offset, 1) {
         ReadNow::Ready(records) => records,
@@ -212,17 +236,11 @@ async fn read_one(view: &Arc<dyn LogView>, partition: PartitionId, offset: Offse
                 return None;
             }
         },
+        // It was replaced meanwhile: what replaced it comes live.
         ReadNow::Refused(_) => return None,
     };
     let (batch, position) = (records.batches.first()?, records.positions.first()?);
     let unknown = Subject::parse("").expect("one empty level");
     let stored = stored::messages(batch, offset, &unknown).unwrap_or_default().into_iter().find(|stored| stored.offset == offset)?;
-    stored.message.value.is_some().then_some((stored, *position))
-}
-
-impl Found {
-    /// By the order of the journal; of two that it has no more, by their times.
-    fn is_newer_than(&self, other: &Found) -> bool {
-        (self.position, self.stored.message.published) > (other.position, other.stored.message.published)
-    }
+    Some((stored, *position))
 }

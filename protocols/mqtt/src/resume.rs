@@ -1,6 +1,6 @@
 //! A session that goes on where an earlier connection left it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use firth_gateway::cursors::{Attached, Leg};
 use firth_model::ids::Offset;
@@ -8,12 +8,15 @@ use firth_model::ids::Offset;
 use crate::codec::packet::Packet;
 use crate::codec::qos::PacketId;
 use crate::codec::reason::ReasonCode;
+use crate::flights::{Flight, Flights, Replaying, Step};
 use crate::inbound::Incoming;
 use crate::legs::{Handed, HandedOut, Legs};
-use crate::session::{CLOSING_NOTE, Durable, NOTE_INCOMING, NOTE_KIND, NOTE_SUBSCRIPTION, Session};
+use crate::notes::{CLOSING_NOTE, NOTE_FLIGHT, NOTE_INCOMING, NOTE_KIND, NOTE_REPLAY, NOTE_SUBSCRIPTION};
+use crate::replay::StoredAt;
+use crate::session::{Durable, Session};
 use crate::shares::RESUMED;
 use crate::subscriptions::Subscribed;
-use crate::window::{Source, Stage};
+use crate::window::{Origin, Source, Stage};
 
 /// A QoS 1 message waits for PUBACK: marked when its connection ended.
 pub const WAITS_FOR_PUBACK: u8 = 0;
@@ -28,9 +31,9 @@ impl Session {
             attachment: attached.attachment,
             legs: Legs::default(),
             handed: HandedOut::default(),
+            flights: Flights::default(),
             settles: Vec::new(),
             marking: Vec::new(),
-            own: std::collections::VecDeque::new(),
             notes: HashSet::new(),
             closing: HashMap::new(),
             doubtful: HashMap::new(),
@@ -67,9 +70,11 @@ impl Session {
                         self.subscribe_again(subscribed);
                     }
                 }
+                NOTE_FLIGHT | NOTE_REPLAY => durable.flights.restore(*number, note),
                 _ => {}
             }
         }
+        self.take_up_flights(&mut durable, &mut releases);
         self.durable = Some(Box::new(durable));
         for id in releases {
             self.acknowledge(Packet::PubRel, id, ReasonCode::Success);
@@ -84,7 +89,7 @@ impl Session {
     fn take_up_marks(&mut self, durable: &mut Durable, leg: &Leg, releases: &mut Vec<PacketId>) {
         for mark in &leg.marks {
             let Some(id) = u16::try_from(mark.tag).ok().and_then(PacketId::new) else { continue };
-            let source = Source { partition: leg.partition, offset: mark.offset, group: 0 };
+            let source = Source { partition: leg.partition, offset: mark.offset, origin: Origin::Leg };
             let handed = match mark.stage {
                 WAITS_FOR_PUBACK => Handed::Once(id.get()),
                 WAITS_FOR_PUBREC => Handed::Marked(id.get()),
@@ -97,6 +102,37 @@ impl Session {
                 self.window.reserve(id);
             }
             durable.handed.before.insert(source, handed);
+        }
+    }
+
+    /// Goes on with messages in flight that lie in no leg, and with what new subscriptions were still to be sent.
+    fn take_up_flights(&mut self, durable: &mut Durable, releases: &mut Vec<PacketId>) {
+        let mut again = VecDeque::new();
+        for (slot, Flight { step, id, partition, offset, .. }) in durable.flights.all() {
+            let Some(id) = id else { continue };
+            if step == Step::Received {
+                let source = Source { partition, offset, origin: Origin::Noted(slot) };
+                self.window.put(id, Stage::Released, Some(source));
+                releases.push(id);
+            } else {
+                self.window.reserve(id);
+                again.push_back(StoredAt { slot, partition, offset });
+            }
+        }
+        if !again.is_empty() {
+            self.replays.add_again(again);
+        }
+        for (slot, Replaying { next, end, text }) in durable.flights.replays() {
+            let subscribed = self.subscriptions.number_of(&text).and_then(|number| Some((number, self.subscriptions.get(number)?)));
+            let stored = subscribed.and_then(|(number, one)| Some((number, self.broker.view().retained(&one.filter)?)));
+            let Some((number, (partition, mut offsets))) = stored else {
+                durable.flights.end_replay(slot);
+                continue;
+            };
+            let flying = durable.flights.offsets_of(partition);
+            offsets.retain(|offset| (next..end).contains(offset) && !flying.contains(offset));
+            offsets.sort_unstable();
+            self.replays.add(number, partition, offsets, Some(slot));
         }
     }
 

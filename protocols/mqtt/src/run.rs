@@ -9,6 +9,7 @@ use firth_model::limits::MQTT_UNDONE_MAX;
 use tokio::time::{Duration, Instant, Sleep, sleep};
 
 use crate::codec::reason::ReasonCode;
+use crate::registry::Called;
 use crate::session::{Durable, Ending, Session};
 use crate::shared::MemberInbox;
 use crate::wire::Turn;
@@ -21,21 +22,23 @@ impl Session {
     pub async fn run(mut self: Box<Self>, mut stop: StopSignal) -> Result<(), LinkEnd> {
         // What may happen at any time is waited for once, and not anew for every packet.
         let chair = self.seat.chair();
-        let (stopped, evicted, timer) = (pin!(stop.stopped()), pin!(chair.evicted()), pin!(sleep(NEVER)));
-        let mut outside = Outside { stopped, evicted, timer };
+        let (stopped, called, timer) = (pin!(stop.stopped()), pin!(chair.called()), pin!(sleep(NEVER)));
+        let mut outside = Outside { stopped, called, timer };
         let ending = loop {
             self.work();
             if let Some(ending) = self.ending {
                 break ending;
             }
-            self.wait(&mut outside).await;
+            if self.wait(&mut outside).await {
+                outside.called.set(chair.called());
+            }
         };
         // Boxed, for its size: most of its life a connection is not at its end.
         Box::pin(self.leave(ending)).await;
         match ending {
             Ending::Stopping => Err(LinkEnd::Stopping),
             Ending::Refused(reason) => Err(LinkEnd::Malformed { at_byte: 0, what: reason.name() }),
-            Ending::Left { .. } | Ending::Lost | Ending::TakenOver => Ok(()),
+            Ending::Left { .. } | Ending::Lost | Ending::TakenOver | Ending::Removed => Ok(()),
         }
     }
 
@@ -81,8 +84,8 @@ impl Session {
         }
     }
 
-    /// Waits until there is something to do.
-    async fn wait<S: Future<Output = ()>, E: Future<Output = ()>>(&mut self, outside: &mut Outside<'_, S, E>) {
+    /// Waits until there is something to do. True: somebody called.
+    async fn wait<S: Future<Output = ()>, C: Future<Output = Called>>(&mut self, outside: &mut Outside<'_, S, C>) -> bool {
         let reading = self.may_read();
         let held = !self.held.is_empty() || self.inbound.held.is_some();
         let budget = held.then(|| self.broker.budget().clone());
@@ -100,7 +103,14 @@ impl Session {
         tokio::select! {
             // What ends a connection is never starved by what its client sends.
             biased;
-            () = outside.evicted.as_mut() => self.end(Ending::TakenOver),
+            called = outside.called.as_mut() => {
+                match called {
+                    Called::TakenOver => self.end(Ending::TakenOver),
+                    Called::Removed => self.end(Ending::Removed),
+                    Called::Asked(call) => self.answer_call(call),
+                }
+                return true;
+            }
             () = outside.stopped.as_mut() => self.end(Ending::Stopping),
             turn = self.wire.turn(reading) => match turn {
                 Ok(Turn::Wrote) => {}
@@ -129,13 +139,14 @@ impl Session {
                 self.look_for_silence(reading);
             }
         }
+        false
     }
 }
 
-/// What may end a connection at any time.
-struct Outside<'a, S, E> {
+/// What may happen to a connection at any time.
+struct Outside<'a, S, C> {
     stopped: Pin<&'a mut S>,
-    evicted: Pin<&'a mut E>,
+    called: Pin<&'a mut C>,
     /// Goes off when the client was silent for too long, or before: it is not set anew with every packet.
     timer: Pin<&'a mut Sleep>,
 }

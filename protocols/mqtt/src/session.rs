@@ -24,16 +24,18 @@ use crate::codec::qos::PacketId;
 use crate::codec::reason::ReasonCode;
 use crate::codec::text::Text;
 use crate::codec::version::ProtocolVersion;
+use crate::flights::{Flights, Step};
 use crate::inbound::Inbound;
 use crate::legs::{HandedOut, Legs};
 use crate::membership::Memberships;
 use crate::node::Node;
+use crate::notes::CLOSING_NOTE;
 use crate::outgoing::Outgoing;
 use crate::queue::Queue;
 use crate::registry::Seat;
 use crate::replay::Replays;
 use crate::subscriptions::Subscriptions;
-use crate::window::{Source, Window};
+use crate::window::{Origin, Source, Window};
 use crate::wire::Wire;
 
 /// What does not change while a client is connected.
@@ -50,33 +52,24 @@ pub struct Client {
     pub expiry_s: u32,
 }
 
-/// Notes of a session's cursor: the kind is the upper byte.
-pub const NOTE_INCOMING: u32 = 0x0100_0000;
-pub const NOTE_WILL: u32 = 0x0200_0000;
-pub const NOTE_SUBSCRIPTION: u32 = 0x0300_0000;
-pub const NOTE_KIND: u32 = 0xff00_0000;
-
 /// The part of a session that outlives its connection.
 pub struct Durable {
     pub attachment: Attachment,
     pub legs: Legs,
     /// What earlier connections were handed, until it is sent again.
     pub handed: HandedOut,
+    /// What is in flight and lies in none of the legs.
+    pub flights: Flights,
     /// To be settled with the next flush.
     pub settles: Vec<Settle>,
     /// Exchanges whose marks are in `settles`.
     pub marking: Vec<PacketId>,
-    /// Own publishes that will come back by a leg which does not want them: subject, time, bytes.
-    pub own: VecDeque<(Subject, Millis, usize)>,
     pub notes: HashSet<u32>,
     /// Records below these offsets may have been sent at QoS 1 before the node stopped without saying so.
     pub doubtful: HashMap<PartitionId, Offset>,
     /// Legs whose subscription is over while something of them is in flight.
     pub closing: HashMap<PartitionId, Filter>,
 }
-
-/// The note of a leg whose subscription is over: no subscription's note is so short.
-pub const CLOSING_NOTE: &[u8] = b"\xff";
 
 /// What a request is to do when it is answered.
 pub enum Asked {
@@ -86,6 +79,8 @@ pub enum Asked {
     Barrier,
     /// Marks of these exchanges are durable.
     Marked(Vec<PacketId>),
+    /// A group is told that its message is done: whatever comes of it.
+    Aside,
     /// Incoming identifiers are forgotten: PUBCOMP.
     Forgotten(Vec<PacketId>),
 }
@@ -98,6 +93,18 @@ pub struct Operation {
     pub missing: usize,
     /// Subscriptions that get retained messages. `None`: it is an UNSUBSCRIBE.
     pub replays: Option<Vec<u32>>,
+    /// What the client published before is not stored yet; the barrier comes behind that.
+    pub barrier_due: bool,
+    /// What they get of it that is stored; looked up when everything else is done.
+    pub jobs: Option<Vec<RetainedJob>>,
+}
+
+/// What is retained for one new subscription, and the slot of its note if the session must not miss it.
+pub struct RetainedJob {
+    pub subscription: u32,
+    pub partition: PartitionId,
+    pub offsets: Vec<Offset>,
+    pub slot: Option<u32>,
 }
 
 /// Why a connection ends.
@@ -112,6 +119,8 @@ pub enum Ending {
     /// The node ends it, for this reason.
     Refused(ReasonCode),
     TakenOver,
+    /// Somebody removed the session.
+    Removed,
     Stopping,
 }
 
@@ -242,11 +251,14 @@ impl Session {
     /// The session needs the record no more.
     pub fn settle(&mut self, source: Option<Source>) {
         let Some(source) = source else { return };
-        if source.group > 0 {
-            return self.memberships.iter_mut().for_each(|memberships| memberships.settle(&source));
+        let Source { partition, offset, origin } = source;
+        if let Origin::Group(place) = origin {
+            return self.memberships.iter_mut().for_each(|memberships| memberships.settle(place, offset));
         }
-        let Source { partition, offset, .. } = source;
         let Some(durable) = &mut self.durable else { return };
+        if let Origin::Noted(slot) = origin {
+            return durable.flights.finish(slot);
+        }
         if let Some(Settle { partition: last, what: Settlement::Done { to, .. } }) = durable.settles.last_mut()
             && *last == partition
             && *to == offset
@@ -258,8 +270,12 @@ impl Session {
     }
 
     /// Remembers on disk how far the exchange of a record is; what follows is done when it is there.
-    pub fn mark(&mut self, source: Source, id: PacketId, stage: u8) {
+    pub fn mark(&mut self, source: Source, id: PacketId, step: Step) {
         let Some(durable) = &mut self.durable else { return };
+        if let Origin::Noted(slot) = source.origin {
+            return durable.flights.mark(slot, id, step);
+        }
+        let stage = step.stage();
         let what = Settlement::Mark { offset: source.offset, tag: u32::from(id.get()), stage };
         durable.settles.push(Settle { partition: source.partition, what });
         durable.marking.push(id);
@@ -269,13 +285,14 @@ impl Session {
     pub fn flush_settles(&mut self) {
         let Some(durable) = &mut self.durable else { return };
         if durable.settles.is_empty() {
-            return;
+            return self.flush_flights();
         }
         let settles = std::mem::take(&mut durable.settles);
         let marking = std::mem::take(&mut durable.marking);
         let attachment = durable.attachment;
         let asked = (!marking.is_empty()).then_some(Asked::Marked(marking));
         self.ask_cursor(CursorMove::Settle { attachment, settles }, asked);
+        self.flush_flights();
     }
 
     /// Whether a message of the leg was sent and is not acknowledged, by this connection or an earlier one.

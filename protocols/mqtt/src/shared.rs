@@ -9,20 +9,29 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio::sync::Notify;
 
+use firth_gateway::cursors::Attachment;
 use firth_gateway::message::Message;
 use firth_gateway::refusal::Refusal;
 use firth_model::filter::Filter;
 use firth_model::ids::{Offset, PartitionId};
 use firth_model::limits::MQTT_SHARED_AHEAD;
 
-use crate::codec::qos::PacketId;
 use crate::codec::text::Text;
-use crate::window::Stage;
 
 /// All groups of a node, by the topic filter of their subscriptions: `$share/{group}/{filter}`.
 #[derive(Default)]
 pub struct Groups {
     by_text: Mutex<HashMap<Text, Arc<Group>>>,
+    /// What sessions have in flight of groups that nobody runs.
+    held: Mutex<HashMap<Text, Held>>,
+}
+
+/// What sessions have in flight of one group.
+#[derive(Default)]
+struct Held {
+    by_client: HashMap<Text, Vec<Offset>>,
+    /// Of sessions that ended.
+    ended: Vec<Offset>,
 }
 
 pub struct Group {
@@ -42,12 +51,14 @@ struct State {
     subscribers: HashSet<Text>,
     /// Members that wait until the group stores what is published.
     joining: Vec<Member>,
-    partition: Option<PartitionId>,
+    place: Option<(Attachment, PartitionId)>,
     /// What members did not take after all.
     returned: BTreeMap<Offset, Arc<Message>>,
     settled: Vec<Offset>,
     /// QoS 2 messages in flight to members that are not connected.
-    in_flight: HashMap<Text, Vec<Flight>>,
+    in_flight: HashMap<Text, Vec<Offset>>,
+    /// Those of them that the group has not read yet: they are handed to nobody.
+    elsewhere: HashSet<Offset>,
 }
 
 #[derive(Clone)]
@@ -56,16 +67,6 @@ struct Member {
     number: u32,
     at: usize,
     inbox: Arc<MemberInbox>,
-}
-
-/// A QoS 2 message whose exchange with one member is not over.
-#[derive(Clone)]
-pub struct Flight {
-    pub offset: Offset,
-    pub id: PacketId,
-    pub stage: Stage,
-    pub message: Arc<Message>,
-    pub number: u32,
 }
 
 /// What groups hand to one connected client.
@@ -162,7 +163,9 @@ impl Groups {
             Some(group) => (group.clone(), false),
             None => {
                 let cursor = cursor_name(share, filter);
-                let (state, bell) = (Mutex::default(), Notify::new());
+                let Held { by_client: in_flight, ended: settled } = self.lock_held().remove(text).unwrap_or_default();
+                let elsewhere = in_flight.values().flatten().chain(&settled).copied().collect();
+                let (state, bell) = (Mutex::new(State { in_flight, elsewhere, settled, ..State::default() }), Notify::new());
                 let group = Arc::new(Group { text: text.clone(), filter: filter.clone(), cursor, state, bell });
                 groups.insert(text.clone(), group.clone());
                 (group, true)
@@ -175,17 +178,40 @@ impl Groups {
     /// Forgets a group that has no subscriber any more. False: it has.
     pub fn forget(&self, group: &Group) -> bool {
         let mut groups = self.lock();
-        let empty = group.lock().subscribers.is_empty();
+        let mut state = group.lock();
+        let empty = state.subscribers.is_empty();
         if empty {
             groups.remove(&group.text);
+            if !state.in_flight.is_empty() {
+                self.lock_held().entry(group.text.clone()).or_default().by_client = std::mem::take(&mut state.in_flight);
+            }
         }
         empty
+    }
+
+    /// A session has this message of a group in flight since before the node started; `has_ended`: it has ended since.
+    pub fn hold(&self, text: &Text, client: &Text, offset: Offset, has_ended: bool) {
+        let mut held = self.lock_held();
+        let held = held.entry(text.clone()).or_default();
+        let offsets = if has_ended { &mut held.ended } else { held.by_client.entry(client.clone()).or_default() };
+        offsets.push(offset);
+    }
+
+    pub fn find(&self, text: &Text) -> Option<Arc<Group>> {
+        self.lock().get(text).cloned()
+    }
+
+    fn lock_held(&self) -> MutexGuard<'_, HashMap<Text, Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A session is no more: it is in no group.
     pub fn forget_session(&self, client: &Text) {
         let groups: Vec<Arc<Group>> = self.lock().values().cloned().collect();
         groups.iter().for_each(|group| group.unsubscribe(client));
+        for held in self.lock_held().values_mut() {
+            held.ended.extend(held.by_client.remove(client).unwrap_or_default());
+        }
     }
 }
 
@@ -208,8 +234,8 @@ impl Group {
         let mut state = self.lock();
         state.members.retain(|member| member.client != *client);
         let member = Member { client: client.clone(), number, at, inbox: inbox.clone() };
-        match state.partition {
-            Some(partition) => state.welcome(member, Ok(partition)),
+        match state.place {
+            Some((_, partition)) => state.welcome(member, Ok(partition)),
             None => state.joining.push(member),
         }
         drop(state);
@@ -231,7 +257,7 @@ impl Group {
         state.subscribers.remove(client);
         state.members.retain(|member| member.client != *client);
         let ended = state.in_flight.remove(client).unwrap_or_default();
-        state.settled.extend(ended.iter().map(|flight| flight.offset));
+        state.settled.extend(ended);
         drop(state);
         self.bell.notify_one();
     }
@@ -253,20 +279,33 @@ impl Group {
         }
     }
 
-    pub fn keep_flight(&self, client: &Text, flight: Flight) {
-        self.lock().in_flight.entry(client.clone()).or_default().push(flight);
+    /// The member keeps the message in flight while it is away.
+    pub fn keep_flight(&self, client: &Text, offset: Offset) {
+        self.lock().in_flight.entry(client.clone()).or_default().push(offset);
     }
 
-    pub fn take_flights(&self, client: &Text) -> Vec<Flight> {
-        self.lock().in_flight.remove(client).unwrap_or_default()
+    /// The member is back, and goes on with what it has in flight.
+    pub fn take_flights(&self, client: &Text) {
+        self.lock().in_flight.remove(client);
+    }
+
+    /// Whether a member has what the group reads here in flight since before.
+    pub fn is_elsewhere(&self, offset: Offset) -> bool {
+        let mut state = self.lock();
+        !state.elsewhere.is_empty() && state.elsewhere.remove(&offset)
+    }
+
+    /// Who may settle for the group, and where; `None` while it is not ready.
+    pub fn place(&self) -> Option<(Attachment, PartitionId)> {
+        self.lock().place
     }
 
     /// The group stores from now on, or cannot: who waits to hear it does.
-    pub fn ready(&self, result: &Result<PartitionId, Refusal>) {
+    pub fn ready(&self, result: &Result<(Attachment, PartitionId), Refusal>) {
         let mut state = self.lock();
-        state.partition = result.as_ref().ok().copied();
+        state.place = result.as_ref().ok().copied();
         for member in std::mem::take(&mut state.joining) {
-            state.welcome(member, result.clone());
+            state.welcome(member, result.clone().map(|(_, partition)| partition));
         }
     }
 

@@ -1,18 +1,17 @@
 //! A client as a member of groups of shared subscriptions.
 
-use std::sync::Arc;
+use firth_gateway::cursors::{CursorMove, Settle, Settlement};
 
-use crate::codec::packet::Packet;
 use crate::codec::qos::QoS;
-use crate::codec::reason::ReasonCode;
 use crate::codec::text::Text;
 use crate::codec::topic::shared_parts;
 use crate::deliver::Parcel;
+use crate::flights::{Flight, Step};
 use crate::group_run;
-use crate::headers::is_expired;
-use crate::session::Session;
-use crate::shared::{Flight, Group, Handed, Handout};
-use crate::window::Stage;
+use crate::headers::{is_expired, published_qos};
+use crate::session::{Asked, Session};
+use crate::shared::{Handed, Handout};
+use crate::window::{Origin, Source, Stage};
 
 /// The `at` of a subscription that no SUBSCRIBE waits for.
 pub const RESUMED: usize = usize::MAX;
@@ -28,24 +27,7 @@ impl Session {
         let memberships = self.memberships.get_or_insert_default();
         memberships.add(&group);
         group.join(&self.client.id, number, at, &memberships.inbox);
-        for flight in group.take_flights(&self.client.id) {
-            self.take_up(&group, number, flight);
-        }
-    }
-
-    /// Goes on with a QoS 2 message that an earlier connection of the session was sent.
-    fn take_up(&mut self, group: &Arc<Group>, number: u32, flight: Flight) {
-        let Flight { offset, id, stage, message, .. } = flight;
-        let Some(memberships) = &mut self.memberships else { return };
-        let source = memberships.handed(group, offset, &message, number);
-        if stage == Stage::Released {
-            self.window.put(id, Stage::Released, Some(source));
-            return self.acknowledge(Packet::PubRel, id, ReasonCode::Success);
-        }
-        let Some(mut grant) = self.subscriptions.grant_of(&[number], false) else { return };
-        grant.qos = QoS::ExactlyOnce;
-        let retain = grant.retain_as_published && message.retain;
-        self.deliver(Parcel { message: &message, grant, retain, source: Some(source), again: Some(id) });
+        group.take_flights(&self.client.id);
     }
 
     /// Ends a shared subscription.
@@ -90,8 +72,19 @@ impl Session {
             offset.into_iter().for_each(|offset| group.settle(offset));
             return true;
         }
-        let source = offset.map(|offset| memberships.handed(&group, offset, &message, number));
         let retain = grant.retain_as_published && message.retain;
+        let mut source = offset.map(|offset| memberships.handed(&group, offset, &message));
+        let exactly_once = grant.qos.min(published_qos(&message)) == QoS::ExactlyOnce;
+        if let (Some(durable), Some(record)) = (&mut self.durable, source.as_mut().filter(|_| exactly_once)) {
+            let Some((_, partition)) = group.place() else {
+                memberships.forget(&group, record.offset);
+                group.take_back(offset, message);
+                return true;
+            };
+            let (identifier, share, offset) = (grant.identifiers.first().copied(), group.text.clone(), record.offset);
+            let slot = durable.flights.begin(Flight { step: Step::SentOnce, id: None, identifier, retain, partition, offset, share });
+            *record = Source { partition, offset, origin: Origin::Noted(slot) };
+        }
         self.deliver(Parcel { message: &message, grant, retain, source, again: None });
         // A group hands a member more as soon as it took something.
         group.bell.notify_one();
@@ -101,16 +94,22 @@ impl Session {
     /// The connection ends: what it was handed and did not finish goes back, but QoS 2, which waits for a session that stays.
     pub fn leave_groups(&mut self, session_stays: bool) {
         let Some(memberships) = self.memberships.take() else { return };
-        for (source, id, stage) in self.window.shared() {
-            let Some((group, message, number)) = memberships.find(&source) else { continue };
+        for (source, _, stage) in self.window.shared() {
+            let Some((group, message)) = memberships.find(&source) else { continue };
             match stage {
                 Stage::Sent | Stage::Marking => group.take_back(Some(source.offset), message),
-                _ if session_stays => {
-                    let stage = if stage == Stage::SentOnce { stage } else { Stage::Released };
-                    group.keep_flight(&self.client.id, Flight { offset: source.offset, id, stage, message, number });
-                }
                 // [MQTT-4.8.2-5]: to nobody else.
                 _ => group.settle(source.offset),
+            }
+        }
+        let flights = self.durable.as_ref().map(|durable| durable.flights.all()).unwrap_or_default();
+        for (_, Flight { id, share, offset, .. }) in flights {
+            let Some(group) = memberships.group_of(&share) else { continue };
+            let stage = id.and_then(|id| self.window.get(id)).map(|flight| flight.stage);
+            match memberships.message(&group, offset).filter(|_| stage == Some(Stage::Marking)) {
+                _ if session_stays => group.keep_flight(&self.client.id, offset),
+                Some(unsent) => group.take_back(Some(offset), unsent),
+                None => group.settle(offset),
             }
         }
         for group in memberships.groups() {
@@ -118,6 +117,37 @@ impl Session {
             if !session_stays {
                 group.unsubscribe(&self.client.id);
             }
+        }
+    }
+
+    /// Writes what changed of messages in flight that lie in no leg. What groups are told goes before: a message that the session forgot
+    /// must not be handed to anybody again.
+    pub fn flush_flights(&mut self) {
+        let Some(durable) = self.durable.as_mut().filter(|durable| !durable.flights.is_quiet()) else { return };
+        let mut settles = Vec::new();
+        for slot in durable.flights.take_finished() {
+            let Some(Flight { share, partition, offset, .. }) = durable.flights.get(slot).cloned() else { continue };
+            let member = self.memberships.as_mut();
+            let Some(group) = member.as_ref().and_then(|member| member.group_of(&share)).or_else(|| self.node.groups.find(&share)) else {
+                durable.flights.forget(slot);
+                continue;
+            };
+            let Some((attachment, _)) = group.place() else {
+                durable.flights.finish_later(slot);
+                continue;
+            };
+            member.into_iter().for_each(|member| member.forget(&group, offset));
+            settles.push((attachment, Settle { partition, what: Settlement::Done { from: offset, to: offset.plus(1) } }));
+            durable.flights.forget(slot);
+        }
+        let own = durable.attachment;
+        let (notes, noting) = durable.flights.flush();
+        for (attachment, settle) in settles {
+            self.ask_cursor(CursorMove::Settle { attachment, settles: vec![settle] }, Some(Asked::Aside));
+        }
+        if !notes.is_empty() {
+            let asked = (!noting.is_empty()).then_some(Asked::Marked(noting));
+            self.ask_cursor(CursorMove::Note { attachment: own, notes }, asked);
         }
     }
 }

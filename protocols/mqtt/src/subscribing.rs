@@ -5,6 +5,7 @@ use std::sync::Arc;
 use firth_gateway::cursors::{CursorMove, Leg};
 use firth_gateway::refusal::Refusal;
 use firth_gateway::request::Request;
+use firth_model::ids::Offset;
 use firth_model::limits::{MQTT_SUBSCRIPTIONS_MAX, SUBJECT_LEVELS_MAX};
 
 use crate::codec::packet::Packet;
@@ -14,8 +15,11 @@ use crate::codec::reason::ReasonCode;
 use crate::codec::subscribe::{RetainHandling, SubAck, Subscribe, Subscription, UnsubAck, Unsubscribe};
 use crate::codec::text::Text;
 use crate::codec::topic::shared_parts;
+use crate::flights::Replaying;
+use crate::notes::NOTE_SUBSCRIPTION;
 use crate::reasons::reason_of;
-use crate::session::{Asked, Ending, NOTE_SUBSCRIPTION, Operation, Session};
+use crate::session::{Asked, Ending, Operation, RetainedJob, Session};
+use crate::sessions::Listing;
 use crate::subscriptions::Subscribed;
 use crate::sys;
 
@@ -23,7 +27,8 @@ impl Session {
     pub fn receive_subscribe(&mut self, subscribe: Subscribe) {
         let identifier = subscribe.properties.subscription_identifiers.first().copied();
         let reasons = Vec::with_capacity(subscribe.subscriptions.len());
-        let operation = Operation { packet_id: subscribe.packet_id, reasons, missing: 0, replays: Some(Vec::new()) };
+        let replays = Some(Vec::new());
+        let operation = Operation { packet_id: subscribe.packet_id, reasons, missing: 0, replays, barrier_due: false, jobs: None };
         self.operation = Some(Box::new(operation));
         for (at, subscription) in subscribe.subscriptions.into_iter().enumerate() {
             let reason = self.add_subscription(at, subscription, identifier);
@@ -38,12 +43,25 @@ impl Session {
         self.finish_operation();
     }
 
-    /// What others published before this SUBSCRIBE and nobody acknowledges may still be on its way to the retained messages.
+    /// What was published before this SUBSCRIBE and nobody acknowledges may still be on its way to the retained messages: the client's own
+    /// is waited for, and then for all that the node was given before.
     fn await_retained(&mut self) {
         if let Some(operation) = &mut self.operation
             && operation.replays.as_ref().is_some_and(|replays| !replays.is_empty())
         {
             operation.missing += 1;
+            operation.barrier_due = true;
+            self.ask_barrier();
+        }
+    }
+
+    /// Asks for the barrier that is due, if the client's own publishes are done.
+    pub fn ask_barrier(&mut self) {
+        if let Some(operation) = &mut self.operation
+            && operation.barrier_due
+            && self.inbound.pending.is_empty()
+        {
+            operation.barrier_due = false;
             self.ask(Request::Barrier, Some(Asked::Barrier));
         }
     }
@@ -136,7 +154,8 @@ impl Session {
 
     pub fn receive_unsubscribe(&mut self, unsubscribe: Unsubscribe) {
         let reasons = Vec::with_capacity(unsubscribe.filters.len());
-        self.operation = Some(Box::new(Operation { packet_id: unsubscribe.packet_id, reasons, missing: 0, replays: None }));
+        let operation = Operation { packet_id: unsubscribe.packet_id, reasons, missing: 0, replays: None, barrier_due: false, jobs: None };
+        self.operation = Some(Box::new(operation));
         for (at, text) in unsubscribe.filters.iter().enumerate() {
             let reason = self.remove_subscription(at, text);
             if let Some(operation) = &mut self.operation {
@@ -156,6 +175,7 @@ impl Session {
         }
         self.connection.unsubscribe(number);
         self.replays.forget(number);
+        self.durable.iter_mut().for_each(|durable| durable.flights.end_replays_of(text));
         if let Some(attachment) = self.durable.as_ref().map(|durable| durable.attachment) {
             let mut moves = Vec::new();
             if let Some(partition) = removed.leg {
@@ -223,29 +243,61 @@ impl Session {
 
     /// Answers the operation, if nothing of it is missing, and begins with its retained messages.
     fn finish_operation(&mut self) {
+        if self.operation.as_ref().is_some_and(|operation| operation.missing == 0 && operation.jobs.is_none()) && self.note_replays() {
+            return;
+        }
         let Some(operation) = self.operation.take_if(|operation| operation.missing == 0) else { return };
-        let Operation { packet_id, reasons, replays, .. } = *operation;
+        let Operation { packet_id, reasons, replays, jobs, .. } = *operation;
         let properties = Properties::default();
         let Some(replays) = replays else {
             return self.send(&Packet::UnsubAck(UnsubAck { packet_id, properties, reasons }));
         };
         self.send(&Packet::SubAck(SubAck { packet_id, properties, reasons }));
+        for number in &replays {
+            if let Some(subscribed) = self.subscriptions.get(*number) {
+                self.replays.add_lasts(*number, &subscribed.filter, &**self.broker.view());
+            }
+        }
+        for RetainedJob { subscription, partition, offsets, slot } in jobs.unwrap_or_default() {
+            self.replays.add(subscription, partition, offsets, slot);
+        }
         for number in replays {
             let Some(subscribed) = self.subscriptions.get(number) else { continue };
-            let filter = subscribed.filter.clone();
-            // What is stored between the two looks is in both, and the fresh one wins.
-            let fresh = self.node.fresh.matching(&filter);
-            let newer = fresh.iter().map(|message| message.subject.clone()).collect();
-            self.replays.add(number, &filter, &**self.broker.view(), newer);
-            for message in fresh.into_iter().filter(|message| message.value.is_some()) {
-                self.replays.add_ready(number, message);
+            if let Some(listing) = Listing::of(&self.node, &self.broker, &subscribed.filter) {
+                self.replays.add_sessions(number, listing);
             }
             for message in sys::values(&self.node, &self.broker) {
-                if filter.matches(&message.subject) {
+                if subscribed.filter.matches(&message.subject) {
                     self.replays.add_ready(number, Arc::new(message));
                 }
             }
         }
+    }
+
+    /// Looks up what is retained for the operation's subscriptions. What a kept session must not miss of it is noted first; true: that is
+    /// asked for.
+    fn note_replays(&mut self) -> bool {
+        let Some(numbers) = self.operation.as_ref().and_then(|operation| operation.replays.clone()) else { return false };
+        let (mut jobs, mut notes) = (Vec::new(), Vec::new());
+        for subscription in numbers {
+            let Some(subscribed) = self.subscriptions.get(subscription) else { continue };
+            let Some((partition, mut offsets)) = self.broker.view().retained(&subscribed.filter) else { continue };
+            offsets.sort_unstable();
+            let kept = self.durable.as_mut().filter(|_| subscribed.options.qos != QoS::AtMostOnce);
+            let slot = kept.zip(offsets.last()).map(|(durable, last)| {
+                let replaying = Replaying { next: Offset(0), end: last.plus(1), text: subscribed.text.clone() };
+                let (slot, note) = durable.flights.begin_replay(replaying);
+                notes.push(note);
+                slot
+            });
+            jobs.push(RetainedJob { subscription, partition, offsets, slot });
+        }
+        let Some(operation) = &mut self.operation else { return false };
+        operation.jobs = Some(jobs);
+        let Some(attachment) = self.durable.as_ref().map(|durable| durable.attachment).filter(|_| !notes.is_empty()) else { return false };
+        operation.missing += 1;
+        self.ask_cursor(CursorMove::Note { attachment, notes }, Some(Asked::Barrier));
+        true
     }
 }
 
@@ -256,6 +308,6 @@ fn too_deep(text: &Text) -> bool {
 
 fn free_note(taken: &std::collections::HashSet<u32>) -> u32 {
     let count = u32::try_from(taken.len()).unwrap_or(u32::MAX);
-    let mut notes = (0..=count).map(|number| NOTE_SUBSCRIPTION | (number & !crate::session::NOTE_KIND));
+    let mut notes = (0..=count).map(|number| NOTE_SUBSCRIPTION | (number & !crate::notes::NOTE_KIND));
     notes.find(|note| !taken.contains(note)).unwrap_or(NOTE_SUBSCRIPTION)
 }

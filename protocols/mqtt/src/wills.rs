@@ -9,6 +9,7 @@ use tokio::task::AbortHandle;
 
 use firth_gateway::answer::{Event, Tag};
 use firth_gateway::connection::{Connection, Full};
+use firth_gateway::cursors::Receipt;
 use firth_gateway::door::Broker;
 use firth_gateway::message::Message;
 use firth_gateway::publishing::Publication;
@@ -22,6 +23,8 @@ use crate::codec::packet::Packet;
 use crate::codec::text::Text;
 use crate::codec::version::ProtocolVersion;
 use crate::headers::{Outline, message};
+use crate::notes::NOTE_WILL;
+use crate::registry::cursor_name;
 
 /// Wills of clients that are gone and may come back in time.
 #[derive(Default)]
@@ -95,9 +98,14 @@ pub fn will_message(will: &Will, now: Millis) -> Option<Message> {
     Some(message(Outline { subject, qos: will.qos, retain: will.retain, properties, payload }, now))
 }
 
+/// What publishing the will of a persistent session does: nobody publishes it again, also not after a crash.
+pub fn will_receipt(id: &Text) -> Option<Receipt> {
+    Some(Receipt::Takes { cursor: cursor_name(id), note: NOTE_WILL })
+}
+
 /// Publishes a message on a connection that is about to end, waiting for room.
-pub async fn publish(connection: &mut Connection, message: Message) {
-    let mut publications = vec![Publication { message, receipt: None }];
+pub async fn publish(connection: &mut Connection, message: Message, receipt: Option<Receipt>) {
+    let mut publications = vec![Publication { message, receipt }];
     while let Err(Full(back)) = connection.publish(Tag(u64::MAX), publications) {
         connection.room().await;
         publications = back;
@@ -105,9 +113,9 @@ pub async fn publish(connection: &mut Connection, message: Message) {
 }
 
 /// Publishes a message of nobody who is connected, and waits until it is shown.
-pub async fn publish_alone(broker: &Broker, message: Message) {
+pub async fn publish_alone(broker: &Broker, message: Message, receipt: Option<Receipt>) {
     let mut connection = broker.connect();
-    publish(&mut connection, message).await;
+    publish(&mut connection, message, receipt).await;
     loop {
         for event in connection.events().await {
             if matches!(event, Event::Reply { .. }) {

@@ -11,8 +11,25 @@ use crate::codec::qos::PacketId;
 pub struct Source {
     pub partition: PartitionId,
     pub offset: Offset,
-    /// 0: of a leg of the session's own; else of a group of shared subscriptions, by its place among the client's.
-    pub group: u32,
+    pub origin: Origin,
+}
+
+/// Where a record comes from, and so who is told when it is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// A leg of the session's own.
+    Leg,
+    /// A group of shared subscriptions, by its place among the client's.
+    Group(u32),
+    /// Kept as a note of the session, in this slot of `Flights`.
+    Noted(u32),
+}
+
+impl Origin {
+    /// Whether the session keeps on disk how far an exchange is.
+    pub fn is_kept(self) -> bool {
+        !matches!(self, Origin::Group(_))
+    }
 }
 
 /// How far the exchange of a message is (MQTT 5.0 section 4.3).
@@ -56,6 +73,10 @@ impl Window {
         self.flying.len() < self.max
     }
 
+    pub fn count(&self) -> usize {
+        self.flying.len()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.flying.is_empty()
     }
@@ -63,6 +84,10 @@ impl Window {
     /// Keeps an identifier for a message that is to be sent again.
     pub fn reserve(&mut self, id: PacketId) {
         self.reserved.insert(id);
+    }
+
+    pub fn unreserve(&mut self, id: PacketId) {
+        self.reserved.remove(&id);
     }
 
     /// An identifier that is free. There is one while there is room: the window is smaller than the space of identifiers, and what is
@@ -96,19 +121,20 @@ impl Window {
     /// QoS 1 messages of the session's records that wait for their PUBACK.
     pub fn unacknowledged(&self) -> Vec<(Source, PacketId)> {
         let sent = self.flying.iter().filter(|(_, flight)| flight.stage == Stage::Sent);
-        sent.filter_map(|(id, flight)| Some((flight.source.filter(|source| source.group == 0)?, *id))).collect()
+        sent.filter_map(|(id, flight)| Some((flight.source.filter(|source| source.origin == Origin::Leg)?, *id))).collect()
     }
 
     /// Whether something of a leg is in flight.
     pub fn has_of(&self, partition: PartitionId) -> bool {
         let mut sources = self.flying.values().filter_map(|flight| flight.source);
-        sources.any(|source| source.group == 0 && source.partition == partition)
+        sources.any(|source| source.origin == Origin::Leg && source.partition == partition)
     }
 
     /// What is in flight of groups.
     pub fn shared(&self) -> Vec<(Source, PacketId, Stage)> {
         let all = self.flying.iter();
-        all.filter_map(|(id, flight)| Some((flight.source.filter(|source| source.group > 0)?, *id, flight.stage))).collect()
+        all.filter_map(|(id, flight)| Some((flight.source.filter(|source| matches!(source.origin, Origin::Group(_)))?, *id, flight.stage)))
+            .collect()
     }
 }
 
@@ -139,7 +165,7 @@ mod tests {
     #[test]
     fn only_unacknowledged_records_are_remembered() {
         let mut window = Window::of(9);
-        let source = |offset| Source { partition: PartitionId(7), offset: Offset(offset), group: 0 };
+        let source = |offset| Source { partition: PartitionId(7), offset: Offset(offset), origin: Origin::Leg };
         window.put(id(1), Stage::Sent, Some(source(4)));
         window.put(id(2), Stage::Sent, None);
         window.put(id(3), Stage::SentOnce, Some(source(5)));

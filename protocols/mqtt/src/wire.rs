@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -27,6 +28,7 @@ const GATHERED_BYTES_MIN: usize = 4 << 10;
 const GATHERED_MAX: usize = 64;
 
 pub struct Wire {
+    pub peer: SocketAddr,
     stream: Box<dyn ByteStream>,
     pub received: BytesMut,
     read_bytes: usize,
@@ -49,9 +51,10 @@ pub enum Turn {
 }
 
 impl Wire {
-    pub fn over(stream: Box<dyn ByteStream>) -> Wire {
+    pub fn over(stream: Box<dyn ByteStream>, peer: SocketAddr) -> Wire {
         let (unsent, tail) = (VecDeque::new(), BytesMut::new());
-        Wire { stream, received: BytesMut::new(), read_bytes: READ_BYTES_MIN, unsent, tail, unsent_bytes: 0, unflushed: false, deaf: false }
+        let received = BytesMut::new();
+        Wire { peer, stream, received, read_bytes: READ_BYTES_MIN, unsent, tail, unsent_bytes: 0, unflushed: false, deaf: false }
     }
 
     pub fn send(&mut self, packet: &Packet, receiver: &Receiver) -> Result<(), EncodeError> {
