@@ -129,6 +129,37 @@ async fn a_parked_fetch_is_woken_by_records() {
     assert_eq!(partition.records.as_ref().map(|records| records.chunks.len()), Some(1));
 }
 
+/// What does not fit is not read from disk for every partition that is left.
+#[tokio::test]
+async fn a_full_answer_reads_no_more_from_disk() {
+    let node = Node::answering(KafkaSettings::default());
+    let declare = firth_gateway::request::Declare {
+        name: StreamName::parse("t").expect("a name"),
+        partitions: 8,
+        policy: Policy::default(),
+        settings: Default::default(),
+    };
+    node.log.declare(declare).expect("a fresh name");
+    let mut peer = node.connect();
+    for index in 0..8 {
+        let mut produced = produce("t", 1, batch());
+        produced.topic_data[0].partition_data[0].index = index;
+        ask!(peer, Produce 9, produced);
+    }
+    node.log.cold_reads();
+    let partition = |partition| FetchPartition { partition, partition_max_bytes: 1 << 20, ..FetchPartition::default() };
+    let mut request = fetch("t", 0);
+    request.topics[0].partitions = (0..8).map(partition).collect();
+    request.max_bytes = i32::try_from(batch().len() * 5 / 2).expect("small");
+    let response = ask!(peer, Fetch 11, request);
+    let bytes =
+        |data: &firth_kafka::messages::fetch::PartitionData| data.records.iter().flat_map(|records| &records.chunks).map(Bytes::len).sum();
+    let given: Vec<usize> = response.responses[0].partitions.iter().map(bytes).collect();
+    let one = batch().len();
+    assert_eq!(given, [one, one, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(node.log.cold_reads(), 3, "two that fit and one that does not");
+}
+
 #[tokio::test]
 async fn old_versions_of_produce_are_refused_partition_by_partition() {
     let node = Node::answering(KafkaSettings::default());

@@ -110,14 +110,15 @@ async fn read_all(client: &Client, version: i16, request: &FetchRequest, plan: &
         Round { partitions: Vec::with_capacity(plan.partitions.len()), bytes: 0, failed: false, ends: Vec::new(), charge: None };
     let mut charge = client.broker.answers().grant(usize::try_from(request.max_bytes).unwrap_or(0));
     let bytes_max = charge.as_ref().map_or(0, Charge::bytes);
+    let mut full = false;
     for watched in &plan.partitions {
-        let room = bytes_max.saturating_sub(round.bytes);
         let data = match locate(client, version, watched) {
             Err(error_code) => failed(watched, error_code, None),
             Ok((partition, bounds)) => {
                 round.ends.push((partition, bounds.durable_end));
                 let first = round.bytes == 0 && charge.is_some();
-                read_one(client, watched, partition, bounds, room, first).await
+                let room = Room { bytes: bytes_max.saturating_sub(round.bytes), first, full: &mut full };
+                read_one(client, watched, partition, bounds, room).await
             }
         };
         round.failed |= data.error_code != errors::NONE || data.diverging_epoch.end_offset >= 0;
@@ -151,7 +152,16 @@ pub fn check_epoch(believed: i32, current: LeaderEpoch) -> Result<(), i16> {
     }
 }
 
-async fn read_one(client: &Client, watched: &Watched, partition: PartitionId, bounds: Bounds, room: usize, first: bool) -> PartitionData {
+/// What an answer still takes.
+struct Room<'a> {
+    bytes: usize,
+    /// Nothing is in it yet.
+    first: bool,
+    /// What was read from disk did not fit: nothing more is read there only to be left out.
+    full: &'a mut bool,
+}
+
+async fn read_one(client: &Client, watched: &Watched, partition: PartitionId, bounds: Bounds, room: Room<'_>) -> PartitionData {
     let wanted = &watched.wanted;
     if let Some(diverging_epoch) = diverging(client, watched, partition) {
         return PartitionData { diverging_epoch, ..told(watched, bounds, Records::default()) };
@@ -159,19 +169,24 @@ async fn read_one(client: &Client, watched: &Watched, partition: PartitionId, bo
     let Some(from) = Offset::from_i64(wanted.fetch_offset) else {
         return failed(watched, errors::OFFSET_OUT_OF_RANGE, Some(bounds));
     };
-    let bytes_max = usize::try_from(wanted.partition_max_bytes).unwrap_or(0).min(room);
+    let bytes_max = usize::try_from(wanted.partition_max_bytes).unwrap_or(0).min(room.bytes);
     // The first batch of an answer is given whatever its size, so that a consumer with small limits still moves on.
-    if bytes_max == 0 && !first {
+    if bytes_max == 0 && !room.first {
         return told(watched, bounds, Records::default());
     }
     let asked = u32::try_from(bytes_max).unwrap_or(u32::MAX);
     let read = match client.view().read(partition, from, asked) {
         ReadNow::Ready(records) => Ok(records),
-        ReadNow::Behind => client.view().read_behind(partition, from, asked).await,
+        ReadNow::Behind if *room.full => Ok(Records::default()),
+        ReadNow::Behind => {
+            let read = client.view().read_behind(partition, from, asked).await;
+            *room.full = !room.first && matches!(&read, Ok(records) if records.bytes > room.bytes);
+            read
+        }
         ReadNow::Refused(refusal) => Err(refusal),
     };
     match read {
-        Ok(records) if records.bytes > bytes_max && !first => told(watched, bounds, Records::default()),
+        Ok(records) if records.bytes > bytes_max && !room.first => told(watched, bounds, Records::default()),
         Ok(records) => told(watched, bounds, records),
         Err(refusal) => failed(watched, fetch_code(&refusal), Some(bounds)),
     }
