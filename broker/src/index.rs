@@ -55,6 +55,23 @@ pub struct Piece {
     pub order: (Millis, Position),
 }
 
+impl Piece {
+    fn records(&self) -> u128 {
+        u128::from(self.end.0.saturating_sub(self.base.0)).max(1)
+    }
+
+    /// Bytes of so many of its records, about.
+    pub fn bytes_of(&self, records: u64) -> u64 {
+        u64::try_from(u128::from(self.bytes) * u128::from(records) / self.records()).unwrap_or(u64::MAX)
+    }
+
+    /// How many of its records make so many bytes, about.
+    pub fn records_of(&self, bytes: u64) -> u64 {
+        let records = (u128::from(bytes) * self.records()).div_ceil(u128::from(self.bytes).max(1));
+        u64::try_from(records).unwrap_or(u64::MAX)
+    }
+}
+
 impl From<&Span> for Piece {
     fn from(span: &Span) -> Piece {
         Piece { base: span.base, end: span.end, bytes: span.bytes, order: (span.appended, Position(0)) }

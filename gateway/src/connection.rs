@@ -228,10 +228,12 @@ impl Connection {
             self.room().await;
             request = back;
         }
-        let mut events = self.events().await;
-        match events.pop() {
-            Some(Event::Reply { result, .. }) => result,
-            _ => Err(Refusal::Stopping),
+        loop {
+            // What else comes up, such as word of records that a queue lost, is for a session.
+            let reply = |event| if let Event::Reply { result, .. } = event { Some(result) } else { None };
+            if let Some(result) = self.events().await.into_iter().find_map(reply) {
+                return result;
+            }
         }
     }
 

@@ -130,6 +130,8 @@ pub const QUEUE_RECORDS_MAX: u64 = 1_000_000;
 pub const QUEUE_BYTES_MAX: u64 = 1 << 30;
 /// Queue cursors that the shard looks at in one go, whether they are over their limits: publishers wait as long.
 pub const QUEUES_LOOK: usize = 10_000;
+/// What it does for them in one go: legs and their settled runs looked at, and pieces dropped.
+pub const QUEUES_WORK: usize = 50_000;
 /// Batches of one queue cursor that are dropped in one go, for the same reason.
 pub const QUEUE_DROPS_AT_ONCE: usize = 20_000;
 /// Bytes of messages that one connection published under one subject and that become one batch: a reader gets all of a batch.

@@ -7,13 +7,13 @@ use std::sync::{Arc, Weak};
 use firth_gateway::answer::Event;
 use firth_gateway::cursors::CursorId;
 use firth_gateway::view::LogView;
-use firth_model::ids::{Offset, PartitionId};
-use firth_model::limits::{CURSOR_RUNS_MAX, QUEUES_LOOK};
+use firth_model::ids::{Offset, PartitionId, Position};
+use firth_model::limits::{CURSOR_RUNS_MAX, QUEUE_DROPS_AT_ONCE, QUEUES_LOOK, QUEUES_WORK};
 use firth_model::removed::RunSet;
 use firth_model::time::Millis;
 
 use super::care::{LIMIT_EVERY_MS, Unsaid, Walk};
-use super::limits::{Backlog, Drops, QueueLimits, lost};
+use super::limits::{Backlog, QueueLimits, Runs, lost};
 use super::table::HeldCursor;
 use crate::effect::Effect;
 use crate::index::Index;
@@ -40,10 +40,21 @@ impl Shard {
             self.begin_walk();
         }
         let after = self.cursor_care.walk.after.take();
-        let (some, last) = self.state.cursors.some_after(after.as_deref().unwrap_or_default(), QUEUES_LOOK);
-        for cursor in some {
-            self.limit_queue(cursor);
-            self.note_needed(cursor);
+        let (some, mut last) = self.state.cursors.some_after(after.as_deref().unwrap_or_default(), QUEUES_LOOK);
+        let mut work = 0;
+        for (at, cursor) in some.iter().enumerate() {
+            let dropped = self.limit_queue(*cursor);
+            if dropped >= QUEUE_DROPS_AT_ONCE {
+                // There may be more: this walk is not the last.
+                self.cursor_care.limited_to = Position(0);
+            }
+            self.note_needed(*cursor);
+            let Some(held) = self.state.cursors.get(*cursor) else { continue };
+            work += dropped + held.legs.iter().map(|leg| 1 + leg.settled.runs()).sum::<usize>();
+            if work > QUEUES_WORK && at + 1 < some.len() {
+                last = Some(held.name.clone());
+                break;
+            }
         }
         let done = last.is_none();
         self.cursor_care.walk.after = last;
@@ -62,19 +73,21 @@ impl Shard {
         self.cursor_care.walk = Walk { after: None, ends, needed };
     }
 
-    /// Takes from the cursor what is beyond its limits.
-    pub(super) fn limit_queue(&mut self, cursor: CursorId) {
+    /// Takes from the cursor what is beyond its limits. Gives the pieces that was.
+    pub(super) fn limit_queue(&mut self, cursor: CursorId) -> usize {
         let limits = self.cursor_care.limits;
-        let Some(held) = self.state.cursors.get(cursor) else { return };
+        let Some(held) = self.state.cursors.get(cursor) else { return 0 };
         let is_attached = held.generation != 0;
         let (views, spared) = (self.views_of(held), if is_attached { limits.in_flight } else { 0 });
-        let runs = runs_lost(held, &views, &limits, spared);
+        let (runs, pieces) = runs_lost(held, &views, &limits, spared);
         let mut dropped = 0;
         for (partition, runs) in runs {
             let Some((effect, records)) = self.state.cursors.dropping(cursor, partition, &runs) else { continue };
             dropped += records;
             self.put(effect);
-            if limits.drops == Drops::Newest {
+            // Behind what is kept, where no floor passes it.
+            let leg = self.state.cursors.get(cursor).and_then(|held| held.leg(partition));
+            if leg.is_some_and(|leg| leg.settled.runs() > 0) {
                 self.cursor_care.thinned.insert(partition);
             }
             // Who is attached reads by itself.
@@ -91,6 +104,7 @@ impl Shard {
             unsaid.records += dropped;
             self.cursor_care.say_due = self.cursor_care.say_due.min(unsaid.due.max(self.now));
         }
+        pieces
     }
 
     /// The partitions of its legs, with what they show.
@@ -98,7 +112,7 @@ impl Shard {
         held.legs.iter().filter_map(|leg| self.state.partitions.get(&leg.partition)).map(|held| held.view.clone()).collect()
     }
 
-    /// Records that were dropped from the newest end lie behind some that are kept, where no floor passes them.
+    /// What the cursor still needs of partitions that lost records behind some that are kept.
     fn note_needed(&mut self, cursor: CursorId) {
         let walk = &mut self.cursor_care.walk;
         if walk.ends.is_empty() {
@@ -115,7 +129,7 @@ impl Shard {
         }
     }
 
-    /// At the end of a walk: what no cursor needs of the partitions that lost their newest records goes.
+    /// At the end of a walk: what no cursor needs of these partitions goes.
     fn remove_unneeded(&mut self) {
         let Walk { ends, needed, .. } = std::mem::take(&mut self.cursor_care.walk);
         for (partition, needed) in needed {
@@ -169,13 +183,8 @@ impl Shard {
     }
 }
 
-/// What each partition of a cursor loses.
-fn runs_lost(
-    held: &HeldCursor,
-    views: &[Arc<PartitionView>],
-    limits: &QueueLimits,
-    spared: u64,
-) -> Vec<(PartitionId, Vec<(Offset, Offset)>)> {
+/// What each partition of a cursor loses, and how many pieces that is.
+fn runs_lost(held: &HeldCursor, views: &[Arc<PartitionView>], limits: &QueueLimits, spared: u64) -> (Vec<(PartitionId, Runs)>, usize) {
     let mut partitions = Vec::new();
     let mut backlogs = Vec::new();
     for view in views {
@@ -193,9 +202,9 @@ fn runs_lost(
     }
     let guards: Vec<_> = partitions.iter().map(|(view, _)| view.index()).collect();
     let mut legs: Vec<(Backlog, &Index)> = backlogs.into_iter().zip(guards.iter().map(|guard| &**guard)).collect();
-    let lost = lost(&mut legs, limits);
+    let (lost, pieces) = lost(&mut legs, limits);
     let of_legs = partitions.iter().zip(lost).filter(|(_, runs)| !runs.is_empty());
-    of_legs.map(|((view, leg), runs)| (view.id, joined(&leg.settled, runs))).collect()
+    (of_legs.map(|((view, leg), runs)| (view.id, joined(&leg.settled, runs))).collect(), pieces)
 }
 
 /// The runs; where a leg has too many of them already, all behind its last one.
@@ -209,6 +218,7 @@ fn joined(settled: &RunSet, runs: Vec<(Offset, Offset)>) -> Vec<(Offset, Offset)
 
 #[cfg(test)]
 mod tests {
+    use super::super::limits::Drops;
     use super::*;
 
     use bytes::Bytes;

@@ -101,16 +101,23 @@ impl Backlog {
     }
 }
 
+/// From the first offset to before the second.
+pub type Runs = Vec<(Offset, Offset)>;
+
 /// The runs that each leg of a queue loses so that it is within its limits: none if it is. In the order in which the journal took them,
-/// from the one end or the other.
-pub fn lost(legs: &mut [(Backlog, &Index)], limits: &QueueLimits) -> Vec<Vec<(Offset, Offset)>> {
+/// from the one end or the other, neighbours together; and how many pieces they are.
+pub fn lost(legs: &mut [(Backlog, &Index)], limits: &QueueLimits) -> (Vec<Runs>, usize) {
     let mut lost = vec![Vec::new(); legs.len()];
+    let mut pieces = 0;
     let records: u64 = legs.iter().map(|(backlog, _)| backlog.records).sum();
     let mut over_records = records.saturating_sub(limits.records);
     // What the partitions hold says at once of most queues that they are small.
     let at_most: u64 = legs.iter().map(|(_, index)| index.bytes()).sum();
     let bytes = if at_most > limits.bytes { legs.iter().map(|(backlog, index)| backlog.bytes(index)).sum() } else { 0 };
     let mut over_bytes = bytes.saturating_sub(limits.bytes);
+    if over_records == 0 && over_bytes == 0 {
+        return (lost, pieces);
+    }
     let rank = |leg: usize, legs: &[(Backlog, &Index)]| {
         let (backlog, index) = legs.get(leg)?;
         let (.., piece) = backlog.next(index, limits.drops)?;
@@ -129,20 +136,27 @@ pub fn lost(legs: &mut [(Backlog, &Index)], limits: &QueueLimits) -> Vec<Vec<(Of
         let Some((.., leg)) = heap.pop() else { break };
         let (backlog, index) = &mut legs[leg];
         let Some((mut from, mut to, piece)) = backlog.next(index, limits.drops) else { continue };
-        if over_bytes == 0 && to - from > over_records {
+        // Of a large piece only as much as is over.
+        let wanted = over_records.max(piece.map_or(1, |piece| piece.records_of(over_bytes))).max(1);
+        if to - from > wanted {
             match limits.drops {
-                Drops::Oldest => to = from + over_records,
-                Drops::Newest => from = to - over_records,
+                Drops::Oldest => to = from + wanted,
+                Drops::Newest => from = to - wanted,
             }
         }
         backlog.take(from, to, limits.drops);
         over_records = over_records.saturating_sub(to - from);
-        let bytes = piece.map_or(0, |piece| piece.bytes * (to - from) / (piece.end.0 - piece.base.0).max(1));
+        let bytes = piece.map_or(0, |piece| piece.bytes_of(to - from));
         over_bytes = over_bytes.saturating_sub(bytes.max(1));
-        lost[leg].push((Offset(from), Offset(to)));
+        pieces += 1;
+        match lost[leg].last_mut() {
+            Some((_, end)) if *end == Offset(from) => *end = Offset(to),
+            Some((first, _)) if *first == Offset(to) => *first = Offset(from),
+            _ => lost[leg].push((Offset(from), Offset(to))),
+        }
         heap.extend(rank(leg, legs));
     }
-    lost
+    (lost, pieces)
 }
 
 #[cfg(test)]
@@ -176,7 +190,7 @@ mod tests {
 
     fn one(index: &Index, settled: RunSet, limits: &QueueLimits, spared: u64) -> RunSet {
         let end = Offset(index.rows().len() as u64);
-        runs(&lost(&mut [(Backlog::of(Offset(2), end, &settled, spared), index)], limits)[0])
+        runs(&lost(&mut [(Backlog::of(Offset(2), end, &settled, spared), index)], limits).0[0])
     }
 
     #[test]
@@ -200,7 +214,7 @@ mod tests {
         let (first, second) = (index([0, 30, 40]), index([10, 20, 50]));
         let legs = |drops, records| {
             let whole = |index: &Index| Backlog::of(Offset(0), Offset(index.rows().len() as u64), &RunSet::default(), 0);
-            let lost = lost(&mut [(whole(&first), &first), (whole(&second), &second)], &limits(records, 1000, drops));
+            let (lost, _) = lost(&mut [(whole(&first), &first), (whole(&second), &second)], &limits(records, 1000, drops));
             (runs(&lost[0]), runs(&lost[1]))
         };
         assert_eq!(legs(Drops::Oldest, 3), (run(0..1), run(0..2)));
@@ -214,9 +228,23 @@ mod tests {
             let (base, position) = (Offset(at * 10), Position(at));
             batches.push(Row { base, records: 10, bytes: 100, position, max_timestamp: 0, appended: Millis(0) });
         }
-        let lost =
-            |drops| runs(&lost(&mut [(Backlog::of(Offset(0), Offset(30), &RunSet::default(), 0), &batches)], &limits(15, 9999, drops))[0]);
+        let lost = |drops| {
+            runs(&lost(&mut [(Backlog::of(Offset(0), Offset(30), &RunSet::default(), 0), &batches)], &limits(15, 9999, drops)).0[0])
+        };
         assert_eq!(lost(Drops::Oldest), run(0..15));
         assert_eq!(lost(Drops::Newest), run(15..30));
+    }
+
+    /// A sealed extent is one piece: a queue that is over by little loses little of it, in one run.
+    #[test]
+    fn of_a_large_piece_only_what_is_over_goes() {
+        let place = crate::index::Place::Extent(firth_model::ids::ExtentNumber(0));
+        let span = crate::index::Span { place, base: Offset(0), end: Offset(1000), bytes: 10_000, max_timestamp: 0, appended: Millis(0) };
+        let sealed = Index::of_spans(vec![span]);
+        let lost =
+            |bytes, drops| lost(&mut [(Backlog::of(Offset(0), Offset(1000), &RunSet::default(), 0), &sealed)], &limits(5000, bytes, drops));
+        assert_eq!(lost(9_991, Drops::Oldest), (vec![vec![(Offset(0), Offset(1))]], 1));
+        assert_eq!(lost(9_000, Drops::Newest), (vec![vec![(Offset(900), Offset(1000))]], 1));
+        assert_eq!(lost(10_000, Drops::Oldest), (vec![vec![]], 0));
     }
 }

@@ -21,6 +21,7 @@ use firth_model::time::Millis;
 
 use super::care::{END_EVERY_MS, ENDED_AT_ONCE, TRIM_EVERY_MS};
 use super::deciding::Binding;
+use super::limits::Drops;
 use super::state::{CursorEffect, LegRecord};
 use crate::effect::Effect;
 use crate::shard::{Due, Shard};
@@ -156,8 +157,14 @@ impl Shard {
     fn make_filter_stream(&mut self, filter: &Filter) -> Result<PartitionId, Refusal> {
         let chance = uuid::Builder::from_random_bytes((self.dice)().to_le_bytes()).into_uuid();
         let name = StreamName::parse(&format!("{NAME_BEGIN}{}", chance.simple())).map_err(|_| Refusal::InvalidName)?;
-        // Nothing is removed but what all legs have settled; what nobody comes back for is bounded by the limits of each cursor.
-        let policy = hidden_policy(Policy { captures: vec![owned(filter)?], ..Policy::default() });
+        // What all legs have settled goes, and what nobody comes back for is bounded by the limits of each cursor. One message that its
+        // client keeps and never acknowledges would hold all that follows it: then the stream itself gives up its oldest records.
+        let limits = self.cursor_care.limits;
+        let plain = hidden_policy(Policy { captures: vec![owned(filter)?], ..Policy::default() });
+        let policy = match limits.drops {
+            Drops::Oldest => Policy { retention_bytes: Some(limits.bytes.saturating_mul(2)), expires: true, ..plain },
+            Drops::Newest => plain,
+        };
         let info = self.make_stream(name, 1, policy, BTreeMap::new())?;
         info.partitions.first().copied().ok_or(Refusal::NotFound)
     }

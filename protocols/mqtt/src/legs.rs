@@ -100,8 +100,13 @@ impl Legs {
         let Some(reader) = self.readers.iter_mut().find(|reader| reader.partition == partition) else { return };
         for (from, to) in runs {
             reader.ahead.retain(|(_, stored)| stored.offset < *from || stored.offset >= *to);
-            let at = reader.settled.partition_point(|(first, _)| first < from);
-            reader.settled.insert(at, (*from, *to));
+            match reader.settled.back_mut() {
+                Some((first, end)) if *first <= *from && *from <= *end => *end = (*end).max(*to),
+                _ => {
+                    let at = reader.settled.partition_point(|(first, _)| first < from);
+                    reader.settled.insert(at, (*from, *to));
+                }
+            }
         }
         self.stale = true;
     }

@@ -4,9 +4,11 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use firth_gateway::future::BoxFuture;
 use firth_gateway::message::{Message, StoredMessage};
+use firth_gateway::refusal::Refusal;
 use firth_gateway::stored;
 use firth_gateway::view::{LastValue, LastValues, LastsFrom, LogView, ReadNow};
 use firth_model::filter::Filter;
@@ -56,6 +58,8 @@ struct Retained {
     partition: PartitionId,
     offsets: VecDeque<Offset>,
     slot: Option<u32>,
+    /// Last values were looked for before.
+    beside_lasts: bool,
 }
 
 /// Last values of streams that match a filter.
@@ -68,6 +72,11 @@ struct Lasts {
 
 /// What a round found, and what is left of its job.
 type Round = (Vec<Replayed>, Option<Job>);
+
+/// How long the first last values are waited for.
+const READY_MAX: Duration = Duration::from_secs(1);
+/// When a store is asked again that could not be reached.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// What is sent again belongs to no subscription.
 const NONE: u32 = u32::MAX;
@@ -82,7 +91,9 @@ impl Replays {
 
     /// What is stored. With a slot its end is told.
     pub fn add(&mut self, subscription: u32, partition: PartitionId, offsets: Vec<Offset>, slot: Option<u32>) {
-        self.jobs.push_back((subscription, Job::Retained(Retained { partition, offsets: offsets.into(), slot })));
+        let is_lasts = |(number, job): &(u32, Job)| *number == subscription && matches!(job, Job::Lasts(_));
+        let beside_lasts = self.jobs.iter().any(is_lasts);
+        self.jobs.push_back((subscription, Job::Retained(Retained { partition, offsets: offsets.into(), slot, beside_lasts })));
     }
 
     pub fn add_sessions(&mut self, subscription: u32, listing: Listing) {
@@ -167,7 +178,8 @@ impl Lasts {
     /// Some last values; where there is a retained message too, the newer of both.
     async fn round(self, view: Arc<dyn LogView>, subscription: u32) -> Round {
         if let Some(ready) = self.ready {
-            ready.await;
+            // What is not found by then comes live, or to who subscribes later.
+            let _ = tokio::time::timeout(READY_MAX, ready).await;
         }
         let LastValues { values, next } = view.last_values(&self.filter, self.from.as_ref(), MQTT_RETAINED_ROUND);
         let mut found = Vec::new();
@@ -203,7 +215,8 @@ impl Retained {
         let mut found = Vec::new();
         for offset in self.offsets.drain(..self.offsets.len().min(MQTT_RETAINED_ROUND)) {
             let Some((read, position)) = read_one(&view, partition, offset).await else { continue };
-            if read.message.value.is_some() && !view.has_last_value(read.message.subject.as_bytes()) {
+            let elsewhere = self.beside_lasts && view.has_last_value(read.message.subject.as_bytes());
+            if read.message.value.is_some() && !elsewhere {
                 let stored = slot.map(|slot| StoredAt { slot, partition, offset });
                 found.push(Replayed::Retained { subscription, message: Arc::new(read.message), position, stored, last_value: false });
             }
@@ -227,17 +240,24 @@ async fn read_again(view: Arc<dyn LogView>, mut flights: VecDeque<StoredAt>) -> 
 
 /// A record by its place. `None`: it is not there any more, or cannot be read.
 async fn read_one(view: &Arc<dyn LogView>, partition: PartitionId, offset: Offset) -> Option<(StoredMessage, Position)> {
-    let records = match view.read(partition, offset, 1) {
-        ReadNow::Ready(records) => records,
-        ReadNow::Behind => match view.read_behind(partition, offset, 1).await {
-            Ok(records) => records,
-            Err(refusal) => {
-                tracing::warn!(?refusal, offset = offset.0, "a retained message cannot be read");
-                return None;
-            }
-        },
-        // It was replaced meanwhile: what replaced it comes live.
-        ReadNow::Refused(_) => return None,
+    let records = loop {
+        break match view.read(partition, offset, 1) {
+            ReadNow::Ready(records) => records,
+            ReadNow::Behind => match view.read_behind(partition, offset, 1).await {
+                Ok(records) => records,
+                // It is there, and comes when it can be read.
+                Err(Refusal::Unavailable | Refusal::Overloaded) => {
+                    tokio::time::sleep(AGAIN_AFTER).await;
+                    continue;
+                }
+                Err(refusal) => {
+                    tracing::warn!(?refusal, offset = offset.0, "a retained message cannot be read");
+                    return None;
+                }
+            },
+            // It was replaced meanwhile: what replaced it comes live.
+            ReadNow::Refused(_) => return None,
+        };
     };
     let (batch, position) = (records.batches.first()?, records.positions.first()?);
     let unknown = Subject::parse("").expect("one empty level");
