@@ -308,3 +308,15 @@ def test_disconnect_of_3_1_1_has_no_body(client):
     one = client(4)
     one.send(packets.disconnect(0))
     assert one.expect_close() is None
+
+
+@v5("4.4.0-1")
+def test_what_was_acknowledged_before_coming_back_does_not_come_again(client, topic, name):
+    """A client that acknowledges and comes back at once: what its old connection had sent by then counts."""
+    kept = {"client_id": name, "clean": False, "props": {"session_expiry": 60}}
+    one, publisher = client(**kept), client()
+    one.subscribe((topic, 1))
+    for number in range(100):
+        publisher.publish(topic, b"%d" % number, 1)
+        assert one.receive().payload == b"%d" % number, "acknowledged before"
+        one = client(**kept)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use firth_gateway::link::{LinkEnd, StopSignal};
 use firth_gateway::outbox::Budget;
 use firth_model::limits::MQTT_UNDONE_MAX;
-use tokio::time::{Duration, Instant, Sleep, sleep};
+use tokio::time::{Duration, Instant, Sleep, sleep, timeout};
 
 use crate::codec::reason::ReasonCode;
 use crate::registry::Called;
@@ -14,6 +14,8 @@ use crate::session::{Durable, Ending, Session};
 use crate::shared::MemberInbox;
 use crate::wire::Turn;
 
+/// Turns at its stream that a connection has left which is taken over: who waits for its place is not to wait long.
+const LAST_READS: usize = 16;
 /// How long a timer sleeps that nothing is due for.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -84,6 +86,17 @@ impl Session {
         }
     }
 
+    /// Takes in what has come already: a client that comes back at once did send it before.
+    async fn hear_last(&mut self) {
+        for _ in 0..LAST_READS {
+            let reading = self.may_read();
+            match timeout(Duration::ZERO, self.wire.turn(reading)).await {
+                Ok(Ok(Turn::Read(1..) | Turn::Wrote)) => self.work(),
+                _ => return,
+            }
+        }
+    }
+
     /// Waits until there is something to do. True: somebody called.
     async fn wait<S: Future<Output = ()>, C: Future<Output = Called>>(&mut self, outside: &mut Outside<'_, S, C>) -> bool {
         let reading = self.may_read();
@@ -105,7 +118,10 @@ impl Session {
             biased;
             called = outside.called.as_mut() => {
                 match called {
-                    Called::TakenOver => self.end(Ending::TakenOver),
+                    Called::TakenOver => {
+                        self.hear_last().await;
+                        self.end(Ending::TakenOver);
+                    }
                     Called::Removed => self.end(Ending::Removed),
                     Called::Asked(call) => self.answer_call(call),
                 }
