@@ -40,9 +40,11 @@ const CONVERSE: &[&str] = &["test_matrix.py", "test_groups.py", "test_admin.py",
 
 /// MQTT: raw packets, statement by statement, and foreign clients. Some of it measures by the clock: nothing runs beside it.
 const MQTT: &[&str] = &[
+    "mqtt/test_admin.py",
     "mqtt/test_clients.py",
     "mqtt/test_connect.py",
     "mqtt/test_crash.py",
+    "mqtt/test_crash_outside.py",
     "mqtt/test_crash_steps.py",
     "mqtt/test_delivery.py",
     "mqtt/test_flow.py",
