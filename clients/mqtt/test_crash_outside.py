@@ -39,14 +39,15 @@ def test_retained_messages_in_flight_to_a_new_subscription(own_broker, cut, leve
         assert one.next("PUBREL").packet_id == first[0].packet_id
         one.send(packets.ack("PUBCOMP", first[0].packet_id))
     else:
-        # Acknowledgements may be lost with the server.
+        # Acknowledgements may be lost with the server, and so may identifiers of QoS 1.
         one.inbox.append(one.next("PUBLISH"))
-        if one.inbox[0].packet_id == first[0].packet_id:
+        if one.inbox[0].payload == first[0].payload:
             one.send(packets.ack("PUBACK", one.inbox.pop().packet_id))
     second = [one.next("PUBLISH") for _ in range(2)]
     for before, after in zip(first[1:], second, strict=True):
-        same = (after.packet_id, after.payload, after.qos, after.retain, after.topic)
-        assert after.dup and same == (before.packet_id, before.payload, qos, True, before.topic), (before, after)
+        same = (after.payload, after.qos, after.retain, after.topic)
+        assert after.dup and same == (before.payload, qos, True, before.topic), (before, after)
+        assert after.packet_id == before.packet_id or (qos == 1 and cut.__name__ == "by_server"), (before, after)
         assert after.props == before.props
     for packet in second:
         one.send(packets.ack("PUBACK" if qos == 1 else "PUBREC", packet.packet_id))

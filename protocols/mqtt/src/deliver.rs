@@ -95,7 +95,7 @@ impl Session {
             Some(Replayed::End { slot }) => {
                 let slot = *slot;
                 self.replays.pop();
-                self.durable.iter_mut().for_each(|durable| durable.flights.end_replay(slot));
+                self.durable.iter_mut().for_each(|durable| durable.end_replay(slot));
                 return true;
             }
             Some(Replayed::Again { slot, message }) => {
@@ -230,7 +230,7 @@ impl Session {
     /// Whether a node that was stopped without a word may have sent the record to this client: DUP says that it might have
     /// ([MQTT-3.3.1-1]).
     fn may_have_been_sent(&self, source: Source) -> bool {
-        let durable = self.durable.as_ref().filter(|_| source.origin == Origin::Leg);
+        let durable = self.durable.as_ref().filter(|_| matches!(source.origin, Origin::Leg | Origin::Noted(_)));
         durable.and_then(|durable| durable.doubtful.get(&source.partition)).is_some_and(|end| source.offset < *end)
     }
 

@@ -166,6 +166,10 @@ impl Flights {
     }
 
     /// Subscriptions that earlier connections were still sent what is retained.
+    pub fn is_replaying(&self) -> bool {
+        !self.replaying.is_empty()
+    }
+
     pub fn replays(&self) -> Vec<(u32, Replaying)> {
         let mut all: Vec<(u32, Replaying)> = self.replaying.iter().map(|(slot, replaying)| (*slot, replaying.clone())).collect();
         all.sort_unstable_by_key(|(slot, _)| *slot);

@@ -74,7 +74,7 @@ impl Session {
                 _ => {}
             }
         }
-        self.take_up_flights(&mut durable, &mut releases);
+        self.take_up_flights(&mut durable, attached.interrupted, &mut releases);
         self.durable = Some(Box::new(durable));
         for id in releases {
             self.acknowledge(Packet::PubRel, id, ReasonCode::Success);
@@ -106,7 +106,7 @@ impl Session {
     }
 
     /// Goes on with messages in flight that lie in no leg, and with what new subscriptions were still to be sent.
-    fn take_up_flights(&mut self, durable: &mut Durable, releases: &mut Vec<PacketId>) {
+    fn take_up_flights(&mut self, durable: &mut Durable, interrupted: bool, releases: &mut Vec<PacketId>) {
         let mut again = VecDeque::new();
         for (slot, Flight { step, id, partition, offset, .. }) in durable.flights.all() {
             let Some(id) = id else { continue };
@@ -129,6 +129,10 @@ impl Session {
                 durable.flights.end_replay(slot);
                 continue;
             };
+            if interrupted {
+                let doubtful = durable.doubtful.entry(partition).or_default();
+                *doubtful = end.max(*doubtful);
+            }
             let flying = durable.flights.offsets_of(partition);
             offsets.retain(|offset| (next..end).contains(offset) && !flying.contains(offset));
             offsets.sort_unstable();

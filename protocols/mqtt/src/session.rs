@@ -71,6 +71,17 @@ pub struct Durable {
     pub closing: HashMap<PartitionId, Filter>,
 }
 
+impl Durable {
+    /// A new subscription has all that was retained.
+    pub fn end_replay(&mut self, slot: u32) {
+        self.flights.end_replay(slot);
+        if !self.flights.is_replaying() {
+            // What comes retained from now on is sent for the first time.
+            self.doubtful.retain(|partition, _| self.legs.bound_at(*partition).is_some());
+        }
+    }
+}
+
 /// What a request is to do when it is answered.
 pub enum Asked {
     /// One step of the SUBSCRIBE or UNSUBSCRIBE in work; which of its subscriptions, and its number.
