@@ -215,3 +215,19 @@ impl Rig {
         Completed { durable: last_lsn, groups: vec![group], sealed: None, append_ms: Millis(0) }
     }
 }
+
+/// A guaranteed message without headers.
+#[cfg(test)]
+pub(crate) fn message(subject: &str, value: Option<&'static str>) -> firth_gateway::message::Message {
+    firth_gateway::message::Message {
+        subject: firth_model::subject::Subject::parse(subject).expect("a subject"),
+        key: None,
+        value: value.map(|value| Bytes::from_static(value.as_bytes())),
+        headers: Vec::new(),
+        published: Millis(1),
+        expires: None,
+        guaranteed: true,
+        retain: false,
+        publisher: 1,
+    }
+}

@@ -166,24 +166,9 @@ mod tests {
     use firth_gateway::view::{LogView, RouteView};
     use firth_model::filter::Filter;
     use firth_model::subject::Subject;
-    use firth_model::time::Millis;
 
-    use crate::bench::Rig;
+    use crate::bench::{Rig, message};
     use crate::routing::Shared;
-
-    fn message(subject: &str, value: Option<&'static str>) -> Message {
-        Message {
-            subject: Subject::parse(subject).expect("a subject"),
-            key: None,
-            value: value.map(|value| Bytes::from_static(value.as_bytes())),
-            headers: Vec::new(),
-            published: Millis(1),
-            expires: None,
-            guaranteed: true,
-            retain: false,
-            publisher: 1,
-        }
-    }
 
     fn declare(rig: &mut Rig, name: &str, captures: &[&str], partitions: u32) -> Arc<firth_gateway::streams::StreamInfo> {
         let captures = captures.iter().map(|text| Filter::parse(text).expect("a filter")).collect();

@@ -224,14 +224,12 @@ mod tests {
     use bytes::Bytes;
     use firth_gateway::answer::Answer;
     use firth_gateway::cursors::{Attachment, CursorAnswer, CursorMove, CursorReport, Keep, Leg, Settle, Settlement};
-    use firth_gateway::message::Message;
     use firth_gateway::request::{Request, Store};
     use firth_gateway::stored;
     use firth_gateway::view::RouteView;
     use firth_model::filter::Filter;
-    use firth_model::subject::Subject;
 
-    use crate::bench::Rig;
+    use crate::bench::{Rig, message};
     use crate::routing::Shared;
 
     fn run(range: std::ops::Range<u64>) -> RunSet {
@@ -273,17 +271,7 @@ mod tests {
 
     fn publish(rig: &mut Rig, count: usize) {
         for _ in 0..count {
-            let message = Message {
-                subject: Subject::parse("a/b").expect("a subject"),
-                key: None,
-                value: Some(Bytes::from_static(b"x")),
-                headers: Vec::new(),
-                published: Millis(1),
-                expires: None,
-                guaranteed: true,
-                retain: false,
-                publisher: 1,
-            };
+            let message = message("a/b", Some("x"));
             let routes = Shared(rig.view().routing.clone()).cache().routes(&message.subject);
             let batch = stored::batch([&message]);
             let store = Store { message: Arc::new(message), batch, routes, origin: None, receipt: None };

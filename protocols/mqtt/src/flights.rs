@@ -165,11 +165,12 @@ impl Flights {
         (slot, (NOTE_REPLAY | slot, Some(note)))
     }
 
-    /// Subscriptions that earlier connections were still sent what is retained.
+    /// Whether some subscription is still to be sent what is retained.
     pub fn is_replaying(&self) -> bool {
         !self.replaying.is_empty()
     }
 
+    /// Subscriptions that are still to be sent what is retained.
     pub fn replays(&self) -> Vec<(u32, Replaying)> {
         let mut all: Vec<(u32, Replaying)> = self.replaying.iter().map(|(slot, replaying)| (*slot, replaying.clone())).collect();
         all.sort_unstable_by_key(|(slot, _)| *slot);

@@ -22,6 +22,7 @@ use crate::codec::text::Text;
 use crate::described::{Described, to_json};
 use crate::node::Node;
 use crate::registry::{SESSION_PREFIX, client_of, cursor_name};
+use crate::sys::of_memory;
 use crate::wills::{publish_alone, will_message, will_receipt};
 
 /// The levels above the client identifiers, which are a level each.
@@ -121,17 +122,7 @@ async fn messages(node: &Node, broker: &Broker, filter: &Filter, found: Found, w
         let is_known = described.as_ref().is_some_and(|one| with_kept || !one.durable) || report.is_some();
         let Some(subject) = subject_of(&id).filter(|subject| is_known && filter.matches(subject)) else { continue };
         let now = broker.now();
-        messages.push(Message {
-            subject,
-            key: None,
-            value: Some(to_json(&id, described.as_ref(), report.as_ref(), now)),
-            headers: Vec::new(),
-            published: now,
-            expires: None,
-            guaranteed: false,
-            retain: true,
-            publisher: 0,
-        });
+        messages.push(of_memory(subject, to_json(&id, described.as_ref(), report.as_ref(), now), now));
     }
     messages
 }
