@@ -12,7 +12,7 @@ class Publisher:
         self.name, self.idempotent = name, idempotent
         self.marks = bytearray()
         self.offsets = {}
-        self.failed, self.ended = 0, False
+        self.failed, self.ended = [], False
         self.last = [-1] * PARTITIONS
         self.last_new = [-1] * PARTITIONS
         for line in path.read_text().splitlines():
@@ -30,7 +30,7 @@ class Publisher:
             self.marks[sequence] |= ACKED
             self.offsets[sequence] = int(parts[3])
         elif parts[0] == "F":
-            self.failed += 1
+            self.failed.append(" ".join(parts[1:]))
 
     @property
     def acked(self):

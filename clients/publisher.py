@@ -113,6 +113,9 @@ def kafka_python(idempotent, name, bootstrap, topic, log, rate):
             try:
                 log.write(f"K {sequence} {partition} {future.get(timeout=60 if wait else 0.05).offset}\n")
             except Exception as failed:  # noqa: BLE001: whatever the client says is what is logged
+                if future.succeeded():
+                    # Just as the wait for it ended.
+                    continue
                 if not future.is_done and not wait:
                     if asked_to_stop():
                         return

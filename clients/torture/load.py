@@ -82,7 +82,7 @@ class Load:
         verdicts = [Publisher(name, KINDS[name].endswith("/idempotent"), path) for name, path in self.files.items()]
         faults, repeats = judge(verdicts, self.log)
         assert not faults, "\n".join(faults[:20])
-        assert all(verdict.ended and verdict.failed == 0 for verdict in verdicts), [(v.name, v.ended, v.failed) for v in verdicts]
+        assert all(verdict.ended and not verdict.failed for verdict in verdicts), [(v.name, v.ended, v.failed) for v in verdicts]
         return sum(verdict.acked for verdict in verdicts), repeats
 
     def kill(self):

@@ -110,8 +110,12 @@ impl Disk for FileDisk {
         let mut files = Vec::new();
         for entry in fs::read_dir(&self.directory)? {
             let entry = entry?;
-            if let Some(file) = entry.file_name().to_str().and_then(parse_name) {
-                files.push((file, entry.metadata()?.len()));
+            let Some(file) = entry.file_name().to_str().and_then(parse_name) else { continue };
+            match entry.metadata() {
+                Ok(metadata) => files.push((file, metadata.len())),
+                // It was renamed or deleted meanwhile, by the node that a backup reads beside.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
             }
         }
         files.sort_unstable();
@@ -207,4 +211,34 @@ fn write_zeros(handle: &File, bytes: u64) -> io::Result<()> {
         at += part;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    /// A backup lists the directory of a node that goes on renaming and deleting.
+    #[test]
+    fn files_may_go_while_they_are_listed() {
+        let root = std::env::temp_dir().join(format!("firth-disk-{}", std::process::id()));
+        let disk = FileDisk::open(&root).expect("opens");
+        let ended = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !ended.load(Ordering::Relaxed) {
+                    for number in 0..20 {
+                        disk.create(FileName::Spare(number), 4096, 0).expect("made");
+                    }
+                    for number in 0..20 {
+                        disk.delete(FileName::Spare(number)).expect("deleted");
+                    }
+                }
+            });
+            let listed = (0..2_000).try_for_each(|_| disk.list().map(|_| ()));
+            ended.store(true, Ordering::Relaxed);
+            listed.expect("what is gone is not listed");
+        });
+        fs::remove_dir_all(&root).expect("removed");
+    }
 }

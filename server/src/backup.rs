@@ -140,7 +140,12 @@ fn copy_extents(from: &Path, to: &Path) -> Result<Result<(), Overtaken>> {
         .filter_map(|(file, bytes)| if let FileName::Extent(number) = file { Some((number, bytes)) } else { None })
         .collect();
     let Some((last, _)) = extents.last() else { return Ok(Ok(())) };
-    let Some(end) = groups_end(&disk, *last)? else { return Ok(Err(Overtaken)) };
+    let end = match groups_end(&disk, *last) {
+        Ok(Some(end)) => end,
+        Ok(None) => return Ok(Err(Overtaken)),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Err(Overtaken)),
+        Err(error) => return Err(error).context("cannot read the journal"),
+    };
     for (number, bytes) in &extents {
         let file = format!("{:020}.fj", number.0);
         let final_bytes = if number == last { u64::from(end) } else { *bytes };
