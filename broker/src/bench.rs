@@ -202,7 +202,7 @@ impl Rig {
                 entry.write(&mut written);
             }
             let bytes = u32::try_from(entry.bytes()).unwrap_or(u32::MAX);
-            if let Some(row) = entry.row {
+            for row in entry.rows() {
                 batches.push(Located { row, position: Position(self.position), bytes });
             }
             self.position += u64::from(bytes);

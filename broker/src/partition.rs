@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use firth_gateway::refusal::Refusal;
-use firth_journal::entry::{Entry, Row as EntryRow};
+use firth_journal::entry::{Entry, Row as EntryRow, Target};
 use firth_model::batch::{Batch, prefix};
 use firth_model::ids::{LeaderEpoch, Lsn, Offset, PartitionId, StreamId};
 use firth_model::removed::RunSet;
@@ -84,8 +84,8 @@ impl Partition {
         }
     }
 
-    /// The entry of an appended batch.
-    pub fn entry(&self, batch: &Batch, base_offset: Offset) -> Entry {
+    /// The entry of an appended batch, which this partition owns and `targets` have too.
+    pub fn entry(&self, batch: &Batch, base_offset: Offset, targets: &[Target]) -> Entry {
         let header = &batch.header;
         let row = EntryRow {
             partition: self.view.id,
@@ -93,7 +93,7 @@ impl Partition {
             records: u32::try_from(header.offset_count()).unwrap_or(u32::MAX),
             max_timestamp: header.max_timestamp,
         };
-        Entry::batch(row, &[], prefix(base_offset, header.batch_bytes, self.epoch), batch.tail())
+        Entry::batch(row, targets, prefix(base_offset, header.batch_bytes, self.epoch), batch.tail())
     }
 
     /// The batch is appended. True if its producer was not known before.

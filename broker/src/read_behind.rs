@@ -8,7 +8,7 @@ use firth_archive::segment::Block;
 use firth_archive::segments::{SegmentError, Segments};
 use firth_gateway::refusal::Refusal;
 use firth_gateway::view::{FoundBatch, Records};
-use firth_journal::entry::{batch_of, open_entry};
+use firth_journal::entry::{batch_at, open_entry};
 use firth_journal::reader::{Directory as ExtentDirectory, ReadError, Reader};
 use firth_model::batch::BatchHeader;
 use firth_model::ids::{Offset, PartitionId, Position, SegmentId};
@@ -367,7 +367,7 @@ fn verified(raw: &Bytes, at: usize, piece: &Piece) -> Result<Bytes, ReadError> {
     let whole = at.checked_add(piece.bytes as usize).filter(|end| *end <= raw.len()).ok_or(damage("entry beyond the read"))?;
     let entry = raw.slice(at..whole);
     open_entry(&entry, 0).map_err(|_| damage("entry checksum"))?;
-    batch_of(&entry).ok_or(damage("entry is no batch"))
+    batch_at(&entry, piece.base).ok_or(damage("entry is no batch"))
 }
 
 /// Takes the first batch off verified bytes.

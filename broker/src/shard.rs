@@ -276,7 +276,7 @@ impl Shard {
                 if self.state.expiries.records() + publish.expires.len() > EXPIRING_RECORDS_MAX {
                     return Err(Refusal::Overloaded);
                 }
-                let entry = held.entry(batch, base_offset);
+                let entry = held.entry(batch, base_offset, &[]);
                 if entry.bytes() > self.entry_bytes_max {
                     let (bytes, bytes_max) = (entry.bytes() as u64, self.entry_bytes_max as u64);
                     return Err(Refusal::TooLarge { bytes, bytes_max });
@@ -286,7 +286,7 @@ impl Shard {
                 for store in &publish.captured {
                     self.store_one(store, upto)?;
                 }
-                *upto = self.append_batch(publish.partition, &batch.header, base_offset, entry);
+                *upto = self.append_batch(&[(publish.partition, base_offset)], &batch.header, entry);
                 // Whoever repeats a batch that is there already stores no copies for others again.
                 self.tie(queued);
                 if !publish.expires.is_empty() {
@@ -298,11 +298,13 @@ impl Shard {
         }
     }
 
-    /// Applies a batch that was decided and queues its entry.
-    pub(crate) fn append_batch(&mut self, partition: PartitionId, header: &BatchHeader, base_offset: Offset, entry: Entry) -> Lsn {
+    /// Applies a batch that was decided for each of the partitions and queues its one entry.
+    pub(crate) fn append_batch(&mut self, places: &[(PartitionId, Offset)], header: &BatchHeader, entry: Entry) -> Lsn {
         self.entries.push(entry);
         self.last = self.last.next();
-        self.state.apply_batch(partition, header, base_offset, self.now, self.last);
+        for (partition, base_offset) in places {
+            self.state.apply_batch(*partition, header, *base_offset, self.now, self.last);
+        }
         self.last
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use firth_gateway::streams::StreamInfo;
-use firth_journal::entry::{EntryKind, read_batch, read_given_up, read_partition_trim, read_state_delete, read_state_put};
+use firth_journal::entry::{EntryKind, Target, read_batch, read_given_up, read_partition_trim, read_state_delete, read_state_put};
 use firth_journal::group::Located;
 use firth_journal::options::Replayed;
 use firth_model::batch::BatchHeader;
@@ -278,7 +278,7 @@ impl State {
     }
 
     /// One entry of the journal. Entries up to `loaded` are in the checkpoint already: only where their batches lie is new.
-    pub fn replay(&mut self, entry: &Replayed, loaded: Lsn) -> Result<(), StateDamage> {
+    pub fn replay(&mut self, entry: &Replayed<'_>, loaded: Lsn) -> Result<(), StateDamage> {
         const UNREADABLE: StateDamage = StateDamage { what: "entry cannot be read" };
         if entry.lsn > loaded {
             match entry.kind {
@@ -287,6 +287,9 @@ impl State {
                     let header = BatchHeader::parse(&batch.bytes).map_err(|_| UNREADABLE)?;
                     let base_offset = Offset::from_i64(header.base_offset).ok_or(UNREADABLE)?;
                     self.apply_batch(batch.primary, &header, base_offset, entry.append_ms, entry.lsn);
+                    for Target { partition, base_offset, .. } in batch.targets {
+                        self.apply_batch(partition, &header, base_offset, entry.append_ms, entry.lsn);
+                    }
                 }
                 EntryKind::PartitionTrim => {
                     let (partition, log_start) = read_partition_trim(&entry.body).ok_or(UNREADABLE)?;
@@ -298,9 +301,8 @@ impl State {
                 }
                 EntryKind::SegmentsReplaced => self.apply(&Effect::Replace(read_entry(&entry.body)?), entry.lsn),
                 EntryKind::GivenUp => {
-                    if let Some((partition, end)) = read_given_up(&entry.body)
-                        && let Some(held) = self.partitions.get_mut(&partition)
-                    {
+                    for (partition, end) in read_given_up(&entry.body) {
+                        let Some(held) = self.partitions.get_mut(&partition) else { continue };
                         // Its offsets are not given out again: consumers may have passed them.
                         held.next = held.next.max(end);
                         self.dirty.partitions.insert(partition);
@@ -319,7 +321,7 @@ impl State {
                 _ => {}
             }
         }
-        if let Some(located) = &entry.batch_at {
+        for located in entry.placed {
             self.place(located, entry.append_ms);
         }
         Ok(())

@@ -8,7 +8,7 @@ use firth_gateway::refusal::Refusal;
 use firth_gateway::request::Store;
 use firth_gateway::stored;
 use firth_gateway::streams::Policy;
-use firth_journal::entry::Entry;
+use firth_journal::entry::{Entry, Selection, TARGETS_MAX, Target};
 use firth_model::batch::Batch;
 use firth_model::ids::{Lsn, Offset, PartitionId};
 use firth_model::limits::{EXPIRING_RECORDS_MAX, REQUEST_BYTES_MAX};
@@ -20,10 +20,21 @@ use crate::partition::Decision;
 use crate::retained::RETAINED_STREAM;
 use crate::shard::{Due, Shard};
 
-/// Where one message goes: its batch in each partition that captured it, and in the retained stream's.
+/// Where one message goes.
 struct Placement {
-    captured: Vec<PartitionId>,
-    retained: Option<(PartitionId, Batch)>,
+    /// Streams that captured it.
+    captures: usize,
+    /// Who gets its batch as it came. The retained stream's partition is the last.
+    together: Vec<PartitionId>,
+    /// The retained stream's partition, if it gets another one.
+    apart: Option<(PartitionId, Batch)>,
+}
+
+/// A batch in all partitions that get it, and the one entry that holds it for them.
+struct Decided<'a> {
+    batch: &'a Batch,
+    places: Vec<(PartitionId, Offset)>,
+    entry: Entry,
 }
 
 impl Shard {
@@ -50,19 +61,18 @@ impl Shard {
             return Ok(Stored { duplicate: true, ..Stored::default() });
         }
         let placement = self.place(store)?;
-        let captures = u32::try_from(placement.captured.len()).unwrap_or(u32::MAX);
-        let batches = placement.captured.iter().map(|id| (*id, &store.batch));
-        let batches: Vec<_> = batches.chain(placement.retained.iter().map(|(id, batch)| (*id, batch))).collect();
-        let decided = self.decide_all(&batches, message)?;
+        let captures = u32::try_from(placement.captures).unwrap_or(u32::MAX);
+        let decided = self.decide_all(store, &placement)?;
         let queued = self.queued();
         let mut stored_at = None;
-        for ((partition, batch), (base, entry)) in batches.into_iter().zip(decided) {
-            self.append_batch(partition, &batch.header, base, entry);
-            if let Some(expires) = message.expires {
-                self.emit(&Effect::Expire { partition, base, expiring: vec![(0, expires)] });
+        for Decided { batch, places, entry } in decided {
+            *upto = self.append_batch(&places, &batch.header, entry);
+            for (partition, base) in places {
+                if let Some(expires) = message.expires {
+                    *upto = self.emit(&Effect::Expire { partition, base, expiring: vec![(0, expires)] });
+                }
+                stored_at = Some((partition, base));
             }
-            stored_at = Some((partition, base));
-            *upto = self.last;
         }
         if message.retain {
             let subject = message.subject.as_bytes().clone();
@@ -97,23 +107,18 @@ impl Shard {
             let asks_all = store.origin.is_none_or(|origin| !capture.by_name && capture.stream.id != origin);
             asks_all && (message.guaranteed || !capture.stream.policy.hidden)
         };
-        let captured = captures.iter().filter(stores).filter_map(partition).collect();
-        let retained = if message.retain { self.retained_batch(store)? } else { None };
-        Ok(Placement { captured, retained })
-    }
-
-    /// What the retained stream gets: the record under its subject as the key, or its end. Nothing ends what is not there.
-    fn retained_batch(&mut self, store: &Store) -> Result<Option<(PartitionId, Batch)>, Refusal> {
-        let message = &*store.message;
-        if message.value.is_none() && self.state.retained.at(message.subject.as_bytes()).is_none() {
-            return Ok(None);
+        let together: Vec<_> = captures.iter().filter(stores).filter_map(partition).collect();
+        let mut placement = Placement { captures: together.len(), together, apart: None };
+        // Nothing ends what is not there.
+        if message.retain && (message.value.is_some() || self.state.retained.at(message.subject.as_bytes()).is_some()) {
+            let partition = self.retained_partition()?;
+            match &message.key {
+                None => placement.together.push(partition),
+                // It is kept there under its subject as the key.
+                Some(_) => placement.apart = Some((partition, stored::batch([&Message { key: None, ..message.clone() }]))),
+            }
         }
-        let partition = self.retained_partition()?;
-        let batch = match &message.key {
-            None => store.batch.clone(),
-            Some(_) => stored::batch([&Message { key: None, ..message.clone() }]),
-        };
-        Ok(Some((partition, batch)))
+        Ok(placement)
     }
 
     /// The partition of the retained stream, which is made when it is needed first.
@@ -127,26 +132,49 @@ impl Shard {
         info.partitions.first().copied().ok_or(Refusal::NotFound)
     }
 
-    /// Where each of them goes and its entry, or why all of it goes nowhere. Changes nothing but what may still be added in this turn.
-    fn decide_all(&mut self, batches: &[(PartitionId, &Batch)], message: &Message) -> Result<Vec<(Offset, Entry)>, Refusal> {
-        if message.expires.is_some() && self.state.expiries.records() + batches.len() > EXPIRING_RECORDS_MAX {
+    /// What goes where, or why all of it goes nowhere. Changes nothing but what may still be added in this turn.
+    fn decide_all<'a>(&mut self, store: &'a Store, placement: &'a Placement) -> Result<Vec<Decided<'a>>, Refusal> {
+        let copies = placement.together.len() + usize::from(placement.apart.is_some());
+        if store.message.expires.is_some() && self.state.expiries.records() + copies > EXPIRING_RECORDS_MAX {
             return Err(Refusal::Overloaded);
         }
+        let together = placement.together.chunks(1 + TARGETS_MAX).map(|partitions| (partitions, &store.batch));
+        let apart = placement.apart.iter().map(|(partition, batch)| (std::slice::from_ref(partition), batch));
         let mut room = self.room_bytes;
-        let mut decided = Vec::with_capacity(batches.len());
-        for (partition, batch) in batches {
-            let held = self.state.partitions.get(partition).ok_or(Refusal::NotFound)?;
-            let (Decision::Append { base_offset } | Decision::Repeated { base_offset }) = held.decide(batch)?;
-            let entry = held.entry(batch, base_offset);
-            let bytes = entry.bytes();
+        let mut all = Vec::with_capacity(2);
+        for (partitions, batch) in together.chain(apart) {
+            let decided = self.decide(partitions, batch)?;
+            let bytes = decided.entry.bytes();
             if bytes > self.entry_bytes_max {
                 return Err(Refusal::TooLarge { bytes: bytes as u64, bytes_max: self.entry_bytes_max as u64 });
             }
             room = room.checked_sub(bytes as u64).ok_or(Refusal::StorageFull)?;
-            decided.push((base_offset, entry));
+            all.push(decided);
         }
         self.room_bytes = room;
-        Ok(decided)
+        Ok(all)
+    }
+
+    /// The first of the partitions owns the batch, the others have it as targets.
+    fn decide<'a>(&self, partitions: &[PartitionId], batch: &'a Batch) -> Result<Decided<'a>, Refusal> {
+        let mut places = Vec::with_capacity(partitions.len());
+        let mut targets = Vec::with_capacity(partitions.len().saturating_sub(1));
+        let mut primary = None;
+        for partition in partitions {
+            let held = self.state.partitions.get(partition).ok_or(Refusal::NotFound)?;
+            let (Decision::Append { base_offset } | Decision::Repeated { base_offset }) = held.decide(batch)?;
+            places.push((*partition, base_offset));
+            match primary {
+                None => primary = Some((held, base_offset)),
+                Some((owner, _)) => {
+                    // Readers of a target get the primary's bytes but for the offset.
+                    debug_assert_eq!(owner.epoch, held.epoch);
+                    targets.push(Target { partition: *partition, base_offset, selection: Selection::All });
+                }
+            }
+        }
+        let (owner, base_offset) = primary.ok_or(Refusal::NotFound)?;
+        Ok(Decided { batch, places, entry: owner.entry(batch, base_offset, &targets) })
     }
 }
 
@@ -206,6 +234,27 @@ mod tests {
         assert_eq!(store(&mut rig, message("orders", Some("x"))).map(|stored| stored.captures), Ok(1));
         assert_eq!(store(&mut rig, message("other", Some("x"))).map(|stored| stored.captures), Ok(0));
         assert_eq!((records(&rig, &orders), records(&rig, &audit)), (2, 1));
+    }
+
+    #[test]
+    fn what_several_streams_store_lies_in_the_journal_once() {
+        let mut rig = Rig::with_partitions(1);
+        let orders = declare(&mut rig, "orders", &[], 1).partitions[0];
+        let audit = declare(&mut rig, "audit", &["orders/eu/>"], 1).partitions[0];
+        store(&mut rig, message("orders/us/1", Some("first"))).expect("stored");
+        let retained = Message { retain: true, ..message("orders/eu/7", Some("second")) };
+        let stored = store(&mut rig, retained).expect("stored");
+        let (kept, at) = stored.at.expect("in the retained stream");
+        let places = [(orders, Offset(1)), (audit, Offset(0)), (kept, at)];
+        let positions: Vec<_> = places.iter().map(|(partition, offset)| rig.view().position_of(*partition, *offset)).collect();
+        assert!(positions[0].is_some() && positions.iter().all(|position| *position == positions[0]), "{positions:?}");
+        let unknown = Subject::parse("").expect("a subject");
+        for (partition, offset) in places {
+            let records = rig.view().read_here(partition, offset, 1 << 20).expect("readable");
+            let read = stored::messages(&records.batches[0], offset, &unknown).expect("a batch");
+            let found: Vec<_> = read.iter().map(|one| (one.offset, one.message.value.clone())).collect();
+            assert_eq!(found, [(offset, Some(Bytes::from_static(b"second")))], "partition {}", partition.0);
+        }
     }
 
     #[test]

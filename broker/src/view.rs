@@ -8,7 +8,7 @@ use firth_gateway::future::BoxFuture;
 use firth_gateway::refusal::Refusal;
 use firth_gateway::streams::StreamInfo;
 use firth_gateway::view::{Bounds, FoundBatch, LastValues, LastsFrom, LogView, ReadNow, Records, Waiter};
-use firth_journal::entry::batch_of;
+use firth_journal::entry::batch_at;
 use firth_model::filter::Filter;
 use firth_model::ids::{LeaderEpoch, Offset, PartitionId, Position, StreamId};
 use firth_model::limits::COLD_READ_THREADS;
@@ -174,7 +174,7 @@ impl View {
                 if over && !records.batches.is_empty() {
                     return;
                 }
-                let Some(batch) = get(row.position, row.bytes).and_then(|entry| batch_of(&entry)) else {
+                let Some(batch) = get(row.position, row.bytes).and_then(|entry| batch_at(&entry, row.base)) else {
                     behind = records.batches.is_empty();
                     return;
                 };

@@ -154,7 +154,7 @@ impl Core {
         let mut whole = (0, 0);
         for entry in &self.queue {
             let entry_bytes_then = entry_bytes + entry.bytes();
-            let rows_then = rows + usize::from(entry.row.is_some());
+            let rows_then = rows + entry.row_count();
             let bytes = group_bytes(entry_bytes_then, rows_then);
             let fits_extent = active.at as usize + bytes <= data_end(&active.header, active.rows.len() + rows_then) as usize;
             let fits_group = seen == 0 || bytes <= group_bytes_max;

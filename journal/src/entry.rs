@@ -22,6 +22,8 @@ const REQUIRED: u8 = 1;
 const LAYOUT: u8 = 1;
 /// Largest head that needs no allocation: a batch's without targets.
 const HEAD_INLINE: usize = 32;
+/// Targets of one entry at most, so that the rows that name them fit beside the largest entry into the smallest extent.
+pub const TARGETS_MAX: usize = 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
@@ -58,7 +60,8 @@ pub enum EntryKind {
     TargetSet = 15,
     /// Records that are gone for readers though their bytes are still there.
     RecordsRemoved = 16,
-    /// An entry that a repair gave up. Empty, or what is known of the batch it was: partition u32, base offset u64, offsets u32.
+    /// An entry that a repair gave up. Empty, or what is known of the batch it was, for each partition that had it: partition u32,
+    /// base offset u64, offsets u32.
     GivenUp = 17,
 }
 
@@ -113,6 +116,17 @@ pub enum Selection {
     Indexes(Vec<u32>),
 }
 
+impl Target {
+    /// Its own row. `primary` is the batch's.
+    pub fn row(&self, primary: Row) -> Row {
+        let records = match &self.selection {
+            Selection::All => primary.records,
+            Selection::Indexes(indexes) => u32::try_from(indexes.len()).unwrap_or(u32::MAX),
+        };
+        Row { partition: self.partition, base_offset: self.base_offset, records, ..primary }
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Head {
     Inline([u8; HEAD_INLINE], u8),
@@ -123,7 +137,10 @@ enum Head {
 #[derive(Clone, Debug)]
 pub struct Entry {
     pub kind: EntryKind,
-    pub row: Option<Row>,
+    /// Of the primary.
+    row: Option<Row>,
+    /// Of the targets.
+    target_rows: Vec<Row>,
     /// It comes into the group of the entry behind it, so that a crash keeps both or neither, unless they are too large for one group.
     pub tied: bool,
     head: Head,
@@ -136,7 +153,7 @@ impl Entry {
             Ok(inline) if head.len() <= HEAD_INLINE => Head::Inline(inline, head.len() as u8),
             _ => Head::Long(Bytes::copy_from_slice(head)),
         };
-        Entry { kind, row: None, tied: false, head, payload }
+        Entry { kind, row: None, target_rows: Vec::new(), tied: false, head, payload }
     }
 
     /// A record batch for `row.partition`, its primary.
@@ -152,8 +169,9 @@ impl Entry {
             head[..4].copy_from_slice(&row.partition.0.to_le_bytes());
             head[12..12 + PREFIX_BYTES].copy_from_slice(&prefix);
             let head = Head::Inline(head, 12 + PREFIX_BYTES as u8);
-            return Entry { kind: EntryKind::Batch, row: Some(row), tied: false, head, payload: tail };
+            return Entry { kind: EntryKind::Batch, row: Some(row), target_rows: Vec::new(), tied: false, head, payload: tail };
         }
+        debug_assert!(targets.len() <= TARGETS_MAX);
         let mut head = Vec::new();
         head.extend_from_slice(&row.partition.0.to_le_bytes());
         head.extend_from_slice(&0u32.to_le_bytes());
@@ -170,7 +188,8 @@ impl Entry {
             }
         }
         head.extend_from_slice(&prefix);
-        Entry { kind: EntryKind::Batch, row: Some(row), tied: false, head: Head::Long(Bytes::from(head)), payload: tail }
+        let target_rows = targets.iter().map(|target| target.row(row)).collect();
+        Entry { kind: EntryKind::Batch, row: Some(row), target_rows, tied: false, head: Head::Long(Bytes::from(head)), payload: tail }
     }
 
     pub fn partition_trim(partition: PartitionId, log_start: Offset) -> Entry {
@@ -192,15 +211,28 @@ impl Entry {
         Entry::plain(EntryKind::StateDelete, key, Bytes::new())
     }
 
-    pub fn given_up(row: Option<Row>) -> Entry {
-        let Some(row) = row else { return Entry::plain(EntryKind::GivenUp, &[], Bytes::new()) };
-        let head = [&row.partition.0.to_le_bytes()[..], &row.base_offset.0.to_le_bytes(), &row.records.to_le_bytes()].concat();
+    pub fn given_up(rows: &[Row]) -> Entry {
+        let mut head = Vec::new();
+        for row in rows {
+            head.extend_from_slice(&row.partition.0.to_le_bytes());
+            head.extend_from_slice(&row.base_offset.0.to_le_bytes());
+            head.extend_from_slice(&row.records.to_le_bytes());
+        }
         Entry::plain(EntryKind::GivenUp, &head, Bytes::new())
     }
 
     /// A body made elsewhere, for the kinds whose owners come later.
     pub fn reserved(kind: EntryKind, body: Bytes) -> Entry {
-        Entry { kind, row: None, tied: false, head: Head::Inline([0; HEAD_INLINE], 0), payload: body }
+        Entry { kind, row: None, target_rows: Vec::new(), tied: false, head: Head::Inline([0; HEAD_INLINE], 0), payload: body }
+    }
+
+    /// Of a batch: what the table of contents says of it for each partition that has it, the primary first.
+    pub fn rows(&self) -> impl Iterator<Item = Row> {
+        self.row.into_iter().chain(self.target_rows.iter().copied())
+    }
+
+    pub fn row_count(&self) -> usize {
+        usize::from(self.row.is_some()) + self.target_rows.len()
     }
 
     fn head(&self) -> &[u8] {
@@ -301,15 +333,23 @@ pub fn read_batch(body: &Bytes) -> Option<BatchEntry> {
     (at + PREFIX_BYTES <= body.len()).then(|| BatchEntry { primary: PartitionId(primary), targets, bytes: body.slice(at..) })
 }
 
-/// The record batch inside the bytes of a whole `Batch` entry, whose checksum was verified before.
-pub fn batch_of(entry: &Bytes) -> Option<Bytes> {
+/// The record batch inside the bytes of a whole `Batch` entry, whose checksum was verified before, as the partition has it that has it
+/// at `base_offset`: the primary the very bytes, a target a copy with its own offset. The checksum of a batch does not cover that.
+pub fn batch_at(entry: &Bytes, base_offset: Offset) -> Option<Bytes> {
     if entry.len() < ENTRY_HEADER_BYTES + 12 || u16::from_le_bytes([entry[0], entry[1]]) != EntryKind::Batch as u16 {
         return None;
     }
     if entry[ENTRY_HEADER_BYTES + 8..ENTRY_HEADER_BYTES + 12] == [0; 4] {
         return Some(entry.slice(ENTRY_HEADER_BYTES + 12..));
     }
-    read_batch(&entry.slice(ENTRY_HEADER_BYTES..)).map(|batch| batch.bytes)
+    let batch = read_batch(&entry.slice(ENTRY_HEADER_BYTES..))?.bytes;
+    let own = base_offset.0.to_be_bytes();
+    if batch.first_chunk() == Some(&own) {
+        return Some(batch);
+    }
+    let mut copy = batch.to_vec();
+    copy[..own.len()].copy_from_slice(&own);
+    Some(Bytes::from(copy))
 }
 
 pub fn read_partition_trim(body: &[u8]) -> Option<(PartitionId, Offset)> {
@@ -317,10 +357,9 @@ pub fn read_partition_trim(body: &[u8]) -> Option<(PartitionId, Offset)> {
     Some((PartitionId(u32_at(body, 0)?), Offset(u64_at(body, 4)?)))
 }
 
-/// The partition of a batch that was given up, and the offset behind it. `None`: what it was is not known.
-pub fn read_given_up(body: &[u8]) -> Option<(PartitionId, Offset)> {
-    (body.len() == 16).then_some(())?;
-    Some((PartitionId(u32_at(body, 0)?), Offset(u64_at(body, 4)?).plus(u64::from(u32_at(body, 12)?))))
+/// The partitions of a batch that was given up, each with the offset behind it. None: what it was is not known.
+pub fn read_given_up(body: &[u8]) -> impl Iterator<Item = (PartitionId, Offset)> {
+    body.chunks_exact(16).filter_map(|row| Some((PartitionId(u32_at(row, 0)?), Offset(u64_at(row, 4)?).plus(u64::from(u32_at(row, 12)?)))))
 }
 
 pub fn read_state_put(body: &Bytes) -> Option<(Bytes, Bytes)> {
@@ -366,8 +405,26 @@ mod tests {
             let batch = read_batch(&body).expect("own body");
             assert_eq!((batch.primary, &batch.targets), (PartitionId(7), &targets));
             assert_eq!(&batch.bytes[..], [&[1; 16][..], b"tail"].concat());
-            assert_eq!(batch_of(&raw), Some(batch.bytes));
+            assert_eq!(batch_at(&raw, Offset(0x0101010101010101)), Some(batch.bytes.clone()), "the primary's are the very bytes");
+            if !targets.is_empty() {
+                let other = batch_at(&raw, Offset(2)).expect("a batch");
+                assert_eq!((&other[..8], &other[8..]), (&[0, 0, 0, 0, 0, 0, 0, 2][..], &batch.bytes[8..]));
+            }
         }
+    }
+
+    #[test]
+    fn every_partition_that_has_a_batch_has_a_row() {
+        let some = Target { partition: PartitionId(9), base_offset: Offset(1), selection: Selection::Indexes(vec![1]) };
+        let all = Target { partition: PartitionId(8), base_offset: Offset(2), selection: Selection::All };
+        let entry = Entry::batch(row(), &[some, all], [1; 16], Bytes::new());
+        let rows: Vec<_> = entry.rows().map(|row| (row.partition.0, row.base_offset.0, row.records, row.max_timestamp)).collect();
+        assert_eq!(rows, [(7, 40, 2, 5), (9, 1, 1, 5), (8, 2, 2, 5)]);
+        assert_eq!(entry.row_count(), 3);
+        let raw = bytes(&Entry::given_up(&entry.rows().collect::<Vec<_>>()));
+        let (_, body, _) = open_entry(&raw, 0).expect("own bytes");
+        let ends: Vec<_> = read_given_up(&body).map(|(partition, end)| (partition.0, end.0)).collect();
+        assert_eq!(ends, [(7, 42), (9, 2), (8, 4)]);
     }
 
     #[test]

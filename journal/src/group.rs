@@ -24,8 +24,8 @@
 //! 144  body checksum  16   XXH3-128
 //! 160  after          16   of a bridge: what the next group's `previous` is; zeros: the digest of this header, as everywhere else
 //! 176  header checksum 16  XXH3-128 of the bytes above
-//! 192  table of contents, rows of 32: partition u32, offsets u32, base offset u64, largest time i64, at u32 (from the group's
-//!      start), bytes u32 (of the whole entry)
+//! 192  table of contents, rows of 32, for each partition that has a batch: partition u32, offsets u32, base offset u64,
+//!      largest time i64, at u32 (from the group's start), bytes u32 (of the whole entry)
 //!      entries
 //!      zeros up to a multiple of 4096
 //! ```
@@ -218,16 +218,15 @@ pub fn group_bytes(entry_bytes: usize, rows: usize) -> usize {
 /// `header` comes with everything but the counts, lengths and checksums.
 pub fn build(mut header: GroupHeader, position: Position, entries: &[Entry]) -> Built {
     let entry_bytes: usize = entries.iter().map(Entry::bytes).sum();
-    let rows = entries.iter().filter(|entry| entry.row.is_some()).count();
+    let rows = entries.iter().map(Entry::row_count).sum();
     let body_from = HEADER_BYTES + rows * CONTENTS_ROW_BYTES;
     let mut out = Vec::with_capacity(group_bytes(entry_bytes, rows));
     out.resize(HEADER_BYTES, 0);
     let mut at = body_from;
     let mut batches = Vec::with_capacity(rows);
     for entry in entries {
-        let bytes = narrow(entry.bytes());
-        if let Some(row) = entry.row {
-            let from_start = narrow(at);
+        let (from_start, bytes) = (narrow(at), narrow(entry.bytes()));
+        for row in entry.rows() {
             write_row(&mut out, row, from_start, bytes);
             batches.push(Located { row, position: Position(position.0 + u64::from(from_start)), bytes });
         }

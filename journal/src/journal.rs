@@ -75,7 +75,7 @@ pub fn extent_bytes(disk: &dyn Disk, options: &Options) -> io::Result<u32> {
 /// Opens the journal: reads what is there, from the extent of `from` on, and fences.
 ///
 /// Every entry is given to `visit` in order. When this returns, everything visited is durable and a fence group of a new epoch is.
-pub fn open(disk: Arc<dyn Disk>, mut options: Options, from: Position, visit: &mut dyn FnMut(Replayed)) -> Result<Opened, OpenError> {
+pub fn open(disk: Arc<dyn Disk>, mut options: Options, from: Position, visit: &mut dyn FnMut(Replayed<'_>)) -> Result<Opened, OpenError> {
     if !disk.lock()? {
         return Err(OpenError::InUse);
     }
@@ -215,7 +215,7 @@ pub fn fuzz_decode(bytes: &[u8]) {
         let _ = crate::entry::read_batch(&body);
         let _ = crate::entry::read_state_put(&body);
     }
-    let _ = crate::entry::batch_of(&raw);
+    let _ = crate::entry::batch_at(&raw, firth_model::ids::Offset(0));
     let _ = crate::entry::read_batch(&raw);
     let _ = crate::entry::read_partition_trim(bytes);
     let _ = crate::entry::read_state_put(&raw);

@@ -10,7 +10,7 @@ use firth_model::time::Millis;
 
 use super::*;
 use crate::disk::{Disk, FileName};
-use crate::entry::{Entry, Row, batch_of, open_entry};
+use crate::entry::{Entry, Row, batch_at, open_entry};
 use crate::simdisk::{Dice, SimDisk};
 use crate::test_rig::options;
 use crate::verify::verify;
@@ -252,7 +252,7 @@ fn sealed_extents_are_read_through_their_directory_and_recycled_when_nobody_read
         for located in directory.rows(PartitionId(partition)) {
             let raw = reader.read(located.position, located.bytes).expect("there");
             open_entry(&raw, 0).expect("whole");
-            let batch = batch_of(&raw).expect("a batch");
+            let batch = batch_at(&raw, located.row.base_offset).expect("a batch");
             seen.insert(located.row.base_offset.0, batch.len());
         }
     }

@@ -39,12 +39,12 @@ pub enum OpenError {
 }
 
 /// One entry read back.
-pub struct Replayed {
+pub struct Replayed<'a> {
     pub lsn: Lsn,
     pub append_ms: Millis,
     pub kind: EntryKind,
     pub version: u8,
     pub body: Bytes,
-    /// For batches: where it lies.
-    pub batch_at: Option<Located>,
+    /// For batches: where it lies, for each partition that has it.
+    pub placed: &'a [Located],
 }

@@ -81,7 +81,7 @@ pub(crate) fn take_over(
     extent_bytes: u32,
     options: &mut Options,
     from: Position,
-    visit: &mut dyn FnMut(Replayed),
+    visit: &mut dyn FnMut(Replayed<'_>),
 ) -> Result<TakenOver, OpenError> {
     let first = reader.extent_of(from);
     let headers = headers_of(&**disk, reader, spares, first, options)?;
@@ -217,7 +217,7 @@ fn read_extent(
     begins: Begins,
     found: &mut Found,
     pending: Option<&Unfinished>,
-    visit: &mut dyn FnMut(Replayed),
+    visit: &mut dyn FnMut(Replayed<'_>),
 ) -> Result<Ended, OpenError> {
     const LOST: &str = "a group that may have been acknowledged cannot be read";
     let mut before = found.link;
@@ -289,7 +289,12 @@ fn evidence(scan: &Scan<'_>, found: &mut Found) -> io::Result<Vec<Located>> {
     Ok(lost)
 }
 
-fn visit_group(group: &Group, extent: ExtentNumber, found: &mut Found, visit: &mut dyn FnMut(Replayed)) -> Result<Vec<Located>, OpenError> {
+fn visit_group(
+    group: &Group,
+    extent: ExtentNumber,
+    found: &mut Found,
+    visit: &mut dyn FnMut(Replayed<'_>),
+) -> Result<Vec<Located>, OpenError> {
     let header = &group.header;
     let rows = contents(header, group.position, &group.bytes);
     found.epoch = found.epoch.max(header.epoch);
@@ -297,7 +302,7 @@ fn visit_group(group: &Group, extent: ExtentNumber, found: &mut Found, visit: &m
     found.first_lsn.get_or_insert(header.first_lsn);
     found.next_lsn = header.first_lsn;
     let mut at = HEADER_BYTES + header.contents_bytes as usize;
-    let mut batches = rows.iter();
+    let mut batches = &rows[..];
     for _ in 0..header.entries {
         let lsn = found.next_lsn;
         let (entry, body, next) = open_entry(&group.bytes, at).map_err(|damage| {
@@ -311,8 +316,10 @@ fn visit_group(group: &Group, extent: ExtentNumber, found: &mut Found, visit: &m
             (found.next_lsn, at) = (lsn.next(), next);
             continue;
         };
-        let batch_at = if kind == EntryKind::Batch { batches.next().copied() } else { None };
-        visit(Replayed { lsn, append_ms: header.append_ms, kind, version: entry.version, body, batch_at });
+        let here = Position(group.position.0 + at as u64);
+        let (placed, behind) = batches.split_at(batches.iter().take_while(|located| located.position == here).count());
+        batches = behind;
+        visit(Replayed { lsn, append_ms: header.append_ms, kind, version: entry.version, body, placed });
         (found.next_lsn, at) = (lsn.next(), next);
     }
     Ok(rows)

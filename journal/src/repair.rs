@@ -4,6 +4,7 @@
 //! opening needs no exceptions. Headers, sizes and directories of extents are made again from the groups. An extent is replaced as a
 //! whole, by a rename: a repair that is interrupted is begun again.
 
+use std::collections::BTreeSet;
 use std::io;
 
 use bytes::Bytes;
@@ -37,7 +38,7 @@ pub struct GivenUp {
     pub extent: ExtentNumber,
     pub position: Position,
     pub bytes: u64,
-    /// Batches that are lost, as far as something still names them.
+    /// Batches that are lost, as far as something still names them, for each partition that had them.
     pub batches: Vec<Located>,
     /// Lost entries of any kind, the batches among them. `None`: nothing says how many.
     pub entries: Option<u64>,
@@ -57,7 +58,7 @@ impl GivenUp {
         for (partition, from, to) in ranges(batches) {
             said.push_str(&format!("; {} offsets {from} to {to}", name(PartitionId(partition))));
         }
-        let unnamed = entries.unwrap_or(0).saturating_sub(batches.len() as u64);
+        let unnamed = entries.unwrap_or(0).saturating_sub(entries_of(batches));
         if unnamed > 0 {
             said.push_str(&format!("; {unnamed} that nothing names"));
         }
@@ -391,7 +392,7 @@ impl Repair<'_> {
             batches.extend(named);
         }
         let counted = stretch.first_lsn.is_some() && stretch.next_lsn.is_some() || !(saved.unknown || bench.cut);
-        let entries = counted.then(|| (saved.lost_entries() as u64).max(batches.len() as u64));
+        let entries = counted.then(|| (saved.lost_entries() as u64).max(entries_of(&batches)));
         self.told.given_up.push(GivenUp { extent: bench.header.number, position: from, bytes: to.0 - from.0, batches, entries });
     }
 
@@ -429,6 +430,11 @@ impl Repair<'_> {
         self.disk.rename(spare, FileName::Extent(bench.header.number))?;
         self.disk.sync_names()
     }
+}
+
+/// How many entries hold them: a batch that several partitions have lies once.
+fn entries_of(batches: &[Located]) -> u64 {
+    batches.iter().map(|located| located.position).collect::<BTreeSet<_>>().len() as u64
 }
 
 impl Chain {

@@ -8,7 +8,7 @@ use firth_model::batch::prefix;
 use firth_model::ids::{ExtentNumber, LeaderEpoch, Offset, PartitionId};
 
 use super::*;
-use crate::entry::{Entry, EntryKind, Row, read_batch, read_given_up};
+use crate::entry::{Entry, EntryKind, Row, Selection, Target, read_batch, read_given_up};
 use crate::journal::{Opened, open};
 use crate::simdisk::{Dice, SimDisk};
 use crate::test_rig::{EXTENT, options};
@@ -21,9 +21,10 @@ fn reopen(disk: &Arc<SimDisk>, seed: u64) -> Result<(Opened, Read), OpenError> {
     let mut read = Read::new();
     let opened = open(disk.clone(), options(seed), Position(0), &mut |entry| {
         assert!(read.insert(entry.lsn.0, (entry.kind, entry.body.clone())).is_none(), "lsn {} twice", entry.lsn.0);
-        if let Some(located) = entry.batch_at {
+        if entry.kind == EntryKind::Batch {
             let batch = read_batch(&entry.body).expect("a batch");
-            assert_eq!(batch.primary, located.row.partition);
+            let all = std::iter::once(batch.primary).chain(batch.targets.iter().map(|target| target.partition));
+            assert!(all.eq(entry.placed.iter().map(|located| located.row.partition)), "a row for each partition that has it");
         }
     })?;
     Ok((opened, read))
@@ -62,15 +63,24 @@ fn entry(dice: &mut Dice, next: &mut [u64; 3]) -> Entry {
         return Entry::state_put(&dice.roll().to_le_bytes(), Bytes::from(vec![3; usize::try_from(dice.below(200)).expect("small")]));
     }
     let partition = usize::try_from(dice.below(3)).expect("small");
-    let base_offset = Offset(next[partition]);
-    next[partition] += 1;
+    let mut place = |partition: usize| {
+        next[partition] += 1;
+        (PartitionId(partition as u32), Offset(next[partition] - 1))
+    };
+    let (_, base_offset) = place(partition);
+    // One in four lies in other partitions too.
+    let others = if dice.below(4) == 0 { 1 + usize::try_from(dice.below(2)).expect("small") } else { 0 };
+    let targets: Vec<Target> = (1..=others)
+        .map(|step| place((partition + step) % 3))
+        .map(|(partition, base_offset)| Target { partition, base_offset, selection: Selection::All })
+        .collect();
     let row = Row { partition: PartitionId(partition as u32), base_offset, records: 1, max_timestamp: 0 };
     // A header of format 2 with zeros but for what the journal looks at, and a value.
     let mut batch = vec![0; 61];
     batch[16] = 2;
     batch.resize(61 + usize::try_from(dice.below(6_000)).expect("small"), partition as u8 + 1);
     let bytes = u32::try_from(batch.len()).expect("small");
-    Entry::batch(row, &[], prefix(base_offset, bytes, LeaderEpoch(0)), Bytes::from(batch.split_off(16)))
+    Entry::batch(row, &targets, prefix(base_offset, bytes, LeaderEpoch(0)), Bytes::from(batch.split_off(16)))
 }
 
 /// Where every entry of a sound journal lies: lsn, extent, first byte, one past the last.
@@ -190,28 +200,31 @@ fn whatever_is_damaged_the_rest_is_kept() {
     }
 }
 
-/// So that records that come later do not take the offsets of those that are lost.
+/// So that records that come later do not take the offsets of those that are lost, in any of the partitions that had them.
 #[test]
 fn what_is_lost_keeps_its_offsets() {
     let disk = Arc::new(SimDisk::of_bytes(1 << 30));
     let (mut opened, _) = reopen(&disk, 1).expect("opens");
     let mut driver = opened.journal.take_driver().expect("driver");
-    let mut dice = Dice(3);
-    let mut next = [0; 3];
-    while next[0] < 4 {
-        driver.core.enqueue([entry(&mut dice, &mut next)]);
+    for base in 0..3 {
+        let row = Row { partition: PartitionId(0), base_offset: Offset(base), records: 1, max_timestamp: 0 };
+        let target = Target { partition: PartitionId(1), base_offset: Offset(base + 40), selection: Selection::All };
+        let mut tail = vec![0; 100];
+        tail[0] = 2;
+        driver.core.enqueue([Entry::batch(row, &[target], prefix(Offset(base), 116, LeaderEpoch(0)), Bytes::from(tail))]);
     }
     driver.turn(Millis(6), &mut |_| ()).expect("durable");
     driver.mark(Millis(7)).expect("marked");
     drop((opened, driver));
     disk.restart_process();
     let last = places(&disk).into_iter().next_back().expect("entries");
-    disk.damage(FileName::Extent(last.1), |bytes| bytes[last.2 + 40] ^= 1);
+    disk.damage(FileName::Extent(last.1), |bytes| bytes[last.2 + 60] ^= 1);
     assert!(matches!(reopen(&disk, 2), Err(OpenError::Damaged(_))));
     disk.restart_process();
     let done = said(&repair(&*disk, wanted(1), &mut |_| Ok(())).expect("repairs"));
-    assert!(done.contains("1 entry is lost; partition 0 offsets 3 to 3"), "{done}");
+    assert!(done.contains("1 entry is lost; partition 0 offsets 2 to 2; partition 1 offsets 42 to 42"), "{done}");
     let (_, read) = reopen(&disk, 3).expect("opens");
     let (kind, body) = &read[&last.0];
-    assert_eq!((*kind, read_given_up(body)), (EntryKind::GivenUp, Some((PartitionId(0), Offset(4)))));
+    assert_eq!(*kind, EntryKind::GivenUp);
+    assert_eq!(read_given_up(body).collect::<Vec<_>>(), [(PartitionId(0), Offset(3)), (PartitionId(1), Offset(43))]);
 }

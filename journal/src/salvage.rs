@@ -25,11 +25,11 @@ pub(crate) struct Stretch {
     pub number_min: u64,
 }
 
-/// One entry of the stretch, each with an lsn of its own.
+/// One entry of the stretch, each with an lsn of its own. Its rows, as far as they are known, if it is a batch.
 #[derive(Clone, Debug)]
 enum Kept {
-    Whole { bytes: Bytes, row: Option<Row> },
-    Lost(Option<Row>),
+    Whole { bytes: Bytes, rows: Vec<Row> },
+    Lost(Vec<Row>),
 }
 
 #[derive(Debug, Default)]
@@ -94,8 +94,8 @@ impl Walk<'_> {
             return (at + 1).next_multiple_of(block);
         }
         match self.entry_at(at) {
-            Some((row, next)) => {
-                self.kept.push(Kept::Whole { bytes: self.raw.slice(at..next), row });
+            Some((rows, next)) => {
+                self.kept.push(Kept::Whole { bytes: self.raw.slice(at..next), rows });
                 next
             }
             None => {
@@ -129,16 +129,18 @@ impl Walk<'_> {
     /// Batches of the group that were not found are lost.
     fn end_group(&mut self) {
         let Some(known) = self.known.take() else { return };
-        let found: HashSet<(PartitionId, Offset)> = self.kept[known.before..].iter().filter_map(Kept::place).collect();
+        let found: HashSet<(PartitionId, Offset)> = self.kept[known.before..].iter().flat_map(Kept::places).collect();
         let plausible = |located: &&Located| located.position < self.extent.position(narrow(known.end)) && located.bytes > 0;
         let lost: Vec<Located> =
             known.rows.iter().filter(plausible).filter(|located| !found.contains(&place(&located.row))).copied().collect();
         self.there_are(known.upto);
         // So that what follows them goes on behind their offsets.
-        let mut names = lost.iter().map(|located| located.row);
+        let mut names = lost.chunk_by(|one, next| one.position == next.position);
         for kept in &mut self.kept[known.before..] {
-            if let Kept::Lost(row @ None) = kept {
-                *row = names.next();
+            if let Kept::Lost(rows) = kept
+                && rows.is_empty()
+            {
+                rows.extend(names.next().into_iter().flatten().map(|located| located.row));
             }
         }
         self.lost.extend(lost);
@@ -150,12 +152,12 @@ impl Walk<'_> {
         let most = (self.stretch.to - self.stretch.from) / ENTRY_HEADER_BYTES;
         let missing = count.min(most).saturating_sub(self.kept.len());
         let at = self.gap.unwrap_or(self.kept.len()).min(self.kept.len());
-        self.kept.splice(at..at, std::iter::repeat_n(Kept::Lost(None), missing));
+        self.kept.splice(at..at, std::iter::repeat_n(Kept::Lost(Vec::new()), missing));
         self.gap = None;
     }
 
-    /// A whole entry begins here: its row if it is a batch, and its end.
-    fn entry_at(&self, at: usize) -> Option<(Option<Row>, usize)> {
+    /// A whole entry begins here: its rows if it is a batch, and its end.
+    fn entry_at(&self, at: usize) -> Option<(Vec<Row>, usize)> {
         let end = self.known.as_ref().map_or(self.stretch.sure.min(self.stretch.to), |known| known.end);
         let head = self.raw.get(at..end)?.first_chunk::<ENTRY_HEADER_BYTES>()?;
         let kind = EntryKind::find(u16::from_le_bytes([head[0], head[1]]))?;
@@ -168,18 +170,23 @@ impl Walk<'_> {
             return None;
         }
         if kind != EntryKind::Batch {
-            return Some((None, next));
+            return Some((Vec::new(), next));
         }
-        let batch = read_batch(&body)?;
-        let header = BatchHeader::parse(&batch.bytes).ok()?;
-        let row = Row {
-            partition: batch.primary,
-            base_offset: Offset::from_i64(header.base_offset)?,
-            records: u32::try_from(header.offset_count()).ok()?,
-            max_timestamp: header.max_timestamp,
-        };
-        Some((Some(row), next))
+        Some((rows_of(&body)?, next))
     }
+}
+
+/// The rows of a batch, by its own entry.
+fn rows_of(body: &Bytes) -> Option<Vec<Row>> {
+    let batch = read_batch(body)?;
+    let header = BatchHeader::parse(&batch.bytes).ok()?;
+    let primary = Row {
+        partition: batch.primary,
+        base_offset: Offset::from_i64(header.base_offset)?,
+        records: u32::try_from(header.offset_count()).ok()?,
+        max_timestamp: header.max_timestamp,
+    };
+    Some(std::iter::once(primary).chain(batch.targets.iter().map(|target| target.row(primary))).collect())
 }
 
 fn place(row: &Row) -> (PartitionId, Offset) {
@@ -192,17 +199,22 @@ pub(crate) fn narrow(at: usize) -> u32 {
 }
 
 impl Kept {
-    fn place(&self) -> Option<(PartitionId, Offset)> {
+    /// Rows of what is whole.
+    fn rows(&self) -> &[Row] {
         match self {
-            Kept::Whole { row, .. } => row.as_ref().map(place),
-            Kept::Lost(_) => None,
+            Kept::Whole { rows, .. } => rows,
+            Kept::Lost(_) => &[],
         }
+    }
+
+    fn places(&self) -> impl Iterator<Item = (PartitionId, Offset)> {
+        self.rows().iter().map(place)
     }
 
     fn bytes(&self) -> usize {
         match self {
-            Kept::Whole { bytes, row } => bytes.len() + if row.is_some() { CONTENTS_ROW_BYTES } else { 0 },
-            Kept::Lost(row) => Entry::given_up(*row).bytes(),
+            Kept::Whole { bytes, rows } => bytes.len() + rows.len() * CONTENTS_ROW_BYTES,
+            Kept::Lost(rows) => Entry::given_up(rows).bytes(),
         }
     }
 }
@@ -219,13 +231,13 @@ impl Salvage {
 
     /// Whether the batch is among what was whole.
     pub fn has(&self, row: &Row) -> bool {
-        self.kept.iter().any(|kept| kept.place() == Some(place(row)))
+        self.kept.iter().flat_map(Kept::rows).any(|other| place(other) == place(row))
     }
 
     /// Adds lost entries until there are `count`.
     pub fn there_are(&mut self, count: usize) {
         if self.kept.len() < count {
-            self.kept.resize(count, Kept::Lost(None));
+            self.kept.resize(count, Kept::Lost(Vec::new()));
         }
     }
 
@@ -240,21 +252,21 @@ impl Salvage {
             left.is_some()
         };
         let kept: Vec<&Kept> = self.kept.iter().take_while(fits).collect();
-        let rows = kept.iter().filter(|kept| kept.place().is_some()).count();
+        let rows = kept.iter().map(|kept| kept.rows().len()).sum();
         let mut entries = Vec::new();
         let mut table = Vec::with_capacity(rows * CONTENTS_ROW_BYTES);
         let mut located = Vec::with_capacity(rows);
         for one in &kept {
             let at = narrow(HEADER_BYTES + rows * CONTENTS_ROW_BYTES + entries.len());
             match one {
-                Kept::Whole { bytes, row } => {
-                    if let Some(row) = row {
+                Kept::Whole { bytes, rows } => {
+                    for row in rows {
                         write_row(&mut table, *row, at, narrow(bytes.len()));
                         located.push(Located { row: *row, position: Position(position.0 + u64::from(at)), bytes: narrow(bytes.len()) });
                     }
                     entries.extend_from_slice(bytes);
                 }
-                Kept::Lost(row) => Entry::given_up(*row).write(&mut entries),
+                Kept::Lost(rows) => Entry::given_up(rows).write(&mut entries),
             }
         }
         let mut out = vec![0; HEADER_BYTES];
