@@ -58,6 +58,7 @@ const MQTT: &[&str] = &[
     "mqtt/test_shared.py",
     "mqtt/test_subscribe.py",
     "mqtt/test_table.py",
+    "mqtt/test_targets.py",
     "mqtt/test_topics.py",
     "mqtt/test_verdict.py",
     "mqtt/test_websocket.py",
