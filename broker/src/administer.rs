@@ -8,8 +8,9 @@ use firth_gateway::refusal::Refusal;
 use firth_gateway::request::{Alter, Declare, Request};
 use firth_gateway::streams::{Policy, StreamInfo};
 use firth_journal::spares::Room;
+use firth_model::filter::Filter;
 use firth_model::ids::{Lsn, Offset, PartitionId, ProducerEpoch, ProducerId, StreamId};
-use firth_model::limits::{PARTITIONS_MAX, PRODUCER_ID_BLOCK, STREAM_PARTITIONS_MAX};
+use firth_model::limits::{CAPTURED_HASHES_MAX, PARTITIONS_MAX, PRODUCER_ID_BLOCK, STREAM_PARTITIONS_MAX};
 use firth_model::names::StreamName;
 
 use crate::effect::{Effect, NodeRecord};
@@ -52,6 +53,7 @@ impl Shard {
 
     fn declare(&mut self, declare: Declare) -> Outcome {
         bounded(&declare.settings)?;
+        self.bounded_captures(None, &declare.policy)?;
         if self.state.catalog.by_name(declare.name.as_str()).is_some() {
             return Err(Refusal::Exists);
         }
@@ -81,6 +83,7 @@ impl Shard {
         if info.version != alter.version {
             return Err(Refusal::Conflict);
         }
+        self.bounded_captures(Some(alter.stream), &alter.policy)?;
         let changed = StreamInfo { policy: alter.policy, settings: alter.settings, version: info.version + 1, ..(*info).clone() };
         let info = self.put_stream(changed);
         Ok((self.catalog_lsn, Answer::Stream(info)))
@@ -205,7 +208,45 @@ impl Shard {
         Ok((self.catalog_lsn, Answer::Kept(settings)))
     }
 
+    /// Whether the stream's captures leave matching as fast as it has to be.
+    fn bounded_captures(&self, stream: Option<StreamId>, policy: &Policy) -> Result<(), Refusal> {
+        let hashes = |policy: &Policy| policy.captures.iter().map(Filter::inner_hashes).sum::<usize>();
+        let added = hashes(policy);
+        let others = || self.state.catalog.all().filter(|info| Some(info.id) != stream).map(|info| hashes(&info.policy)).sum::<usize>();
+        if added == 0 || added + others() <= CAPTURED_HASHES_MAX {
+            return Ok(());
+        }
+        Err(Refusal::InvalidSetting { what: format!("captures of all streams may have # before their end {CAPTURED_HASHES_MAX} times") })
+    }
+
     fn known(&self, stream: StreamId) -> Result<Arc<StreamInfo>, Refusal> {
         self.state.catalog.by_id(stream).cloned().ok_or(Refusal::NotFound)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use crate::bench::Rig;
+
+    /// Matching a subject costs a pass over its levels for each `#` before the end of a filter.
+    #[test]
+    fn captures_with_inner_hashes_are_few() {
+        let mut rig = Rig::with_partitions(1);
+        let policy = |hashes: usize| {
+            let one = |at: usize| Filter::parse(&format!("a/#/b{at}/#")).expect("a filter");
+            Policy { captures: (0..hashes).map(one).collect(), ..Policy::default() }
+        };
+        let declare = |rig: &mut Rig, name: &str, hashes| {
+            let name = StreamName::parse(name).expect("a name");
+            rig.ask(Request::Declare(Box::new(Declare { name, partitions: 1, policy: policy(hashes), settings: BTreeMap::new() })))
+        };
+        let Ok(Answer::Stream(first)) = declare(&mut rig, "first", CAPTURED_HASHES_MAX - 1) else { panic!("not made") };
+        assert!(matches!(declare(&mut rig, "second", 2), Err(Refusal::InvalidSetting { .. })));
+        assert!(declare(&mut rig, "second", 1).is_ok());
+        let alter = |version, hashes| Alter { stream: first.id, version, policy: policy(hashes), settings: BTreeMap::new() };
+        assert!(rig.ask(Request::Alter(Box::new(alter(first.version, CAPTURED_HASHES_MAX)))).is_err());
+        assert!(rig.ask(Request::Alter(Box::new(alter(first.version, CAPTURED_HASHES_MAX - 1)))).is_ok(), "its own do not count twice");
     }
 }

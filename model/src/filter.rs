@@ -91,6 +91,12 @@ impl Filter {
         &self.levels
     }
 
+    /// How often `#` stands before the end.
+    pub fn inner_hashes(&self) -> usize {
+        let inner = self.levels.split_last().map_or(&[][..], |(_, inner)| inner);
+        inner.iter().filter(|level| **level == FilterLevel::Any).count()
+    }
+
     /// The canonical text.
     pub fn as_bytes(&self) -> &Bytes {
         &self.text

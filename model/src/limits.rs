@@ -70,6 +70,9 @@ pub const REQUEST_BYTES_MAX: usize = 100 << 20;
 pub const REQUESTS_IN_FLIGHT_MAX: usize = 4096;
 /// Metadata text a client may keep beside a committed offset: Apache Kafka's `offset.metadata.max.bytes`.
 pub const CURSOR_METADATA_BYTES_MAX: usize = 4096;
+/// `#` before the end of a filter, in the captures of all streams of a node: each may be tried again at every level of a subject, 0.1 ms
+/// for each at the longest subjects, while changes of subscriptions wait.
+pub const CAPTURED_HASHES_MAX: usize = 256;
 /// Bytes of live messages that one stalled connection holds.
 pub const LIVE_BYTES_MAX: usize = 8 << 20;
 /// Subjects whose routes one connection keeps: a publisher usually has a few.

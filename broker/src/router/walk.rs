@@ -5,7 +5,7 @@
 //! Work is at most the nodes reached (each with its label) times the levels of the subject, and the tokens found; each step from a
 //! node finds at most four children by their hash, and one more for each length of the prefixes it knows. Only a `#` before the end
 //! of a filter brings in the factor of levels: a hundred thousand of those, made to nearly match, cost seconds under the reader's lock,
-//! so whoever admits such filters has to limit them.
+//! so captures may have few (`CAPTURED_HASHES_MAX`), and no protocol's subscriptions spell one.
 
 use std::collections::HashSet;
 
