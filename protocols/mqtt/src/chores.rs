@@ -118,5 +118,5 @@ fn restore_will(node: &Arc<Node>, broker: &Broker, report: &CursorReport) {
     let passed_s = u32::try_from(broker.now().since(detached) / 1000).unwrap_or(u32::MAX);
     // One that is over by now, with its session or not, is due.
     let left_s = delay_s(&will, expiry_s).saturating_sub(passed_s);
-    delay(node, broker, &id, will, left_s);
+    delay(node, broker, &id, will, Duration::from_secs(u64::from(left_s)));
 }

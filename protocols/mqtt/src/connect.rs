@@ -16,7 +16,7 @@ use firth_model::spelling::Spelling;
 
 use crate::aliases::Taken;
 use crate::codec::connack::ConnAck;
-use crate::codec::connect::Connect;
+use crate::codec::connect::{Connect, Will};
 use crate::codec::decode::decode_connect;
 use crate::codec::encode::Receiver;
 use crate::codec::fault::DecodeError;
@@ -25,7 +25,7 @@ use crate::codec::property::Properties;
 use crate::codec::reason::ReasonCode;
 use crate::codec::text::Text;
 use crate::codec::version::ProtocolVersion;
-use crate::leave::keep_of;
+use crate::leave::{delay, keep_of};
 use crate::node::Node;
 use crate::notes::NOTE_WILL;
 use crate::reasons::reason_of;
@@ -119,20 +119,28 @@ async fn welcome(node: Arc<Node>, broker: Broker, _wire: &mut Wire, mut connect:
     node.listed().await;
     let seat = node.registry.claim(client.id.clone()).await;
     // A will that waits is not published if its session goes on, and at once if that ends.
-    let waiting_will = || node.delayed.take_back(&client.id).and_then(|will| wills::will_message(&will, broker.now()));
-    if connect.clean_start
-        && let Some(message) = waiting_will()
-    {
+    let mut waiting = node.delayed.take_back(&client.id);
+    let message_of = |(will, _): (Will, Duration)| wills::will_message(&will, broker.now());
+    if let Some(message) = waiting.take_if(|_| connect.clean_start).and_then(message_of) {
         wills::publish_alone(&broker, message, wills::will_receipt(&client.id)).await;
     }
     let mut connection = broker.connect();
-    let attached = attach(&node, &mut connection, &client, &connect).await.map_err(|refusal| match reason_of(&refusal) {
-        ReasonCode::QuotaExceeded => ReasonCode::QuotaExceeded,
-        _ => ReasonCode::ServerUnavailable,
-    })?;
+    let attached = match attach(&node, &mut connection, &client, &connect).await {
+        Ok(attached) => attached,
+        Err(refusal) => {
+            if let Some((will, left)) = waiting {
+                // Nobody came back. Its place is free again by then.
+                delay(&node, &broker, &client.id, will, left.max(Duration::from_secs(1)));
+            }
+            return Err(match reason_of(&refusal) {
+                ReasonCode::QuotaExceeded => ReasonCode::QuotaExceeded,
+                _ => ReasonCode::ServerUnavailable,
+            });
+        }
+    };
     connack.session_present = attached.as_ref().is_some_and(|attached| attached.found && !connect.clean_start);
-    // Only now: a client that is refused leaves it where it is. What the session kept of it went with the session.
-    if let Some(message) = waiting_will().filter(|_| !connack.session_present) {
+    // What the session kept of it went with the session.
+    if let Some(message) = waiting.filter(|_| !connack.session_present).and_then(message_of) {
         wills::publish_alone(&broker, message, None).await;
     }
     Ok(Ready { node, broker, client, seat, connection, connect, attached, connack })
