@@ -1,7 +1,7 @@
 //! What a shard has moved into segments, and when.
 //!
 //! Lazily: a finished extent waits until the journal is over its cap or the extent is old, because much of what it holds dies before.
-//! Segments that became small are merged. One job at a time, oldest extents first.
+//! Segments that became small are merged, and those of which most was removed are written anew. One job at a time, oldest extents first.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -12,9 +12,9 @@ use firth_model::limits::{JOB_BYTES, JOB_PARTITIONS, MERGE_SEGMENTS_MIN};
 use firth_model::time::Millis;
 
 use crate::archiver::{Cleaning, Job, Outcome, Part};
-use crate::archiving::{ArchiveSettings, LOOK_EVERY_MS, RETRY_AFTER_MS};
+use crate::archiving::{ArchiveSettings, LOOK_EVERY_MS, RETRY_AFTER_MS, THIN_EVERY_MS};
 use crate::effect::Effect;
-use crate::index::{Place, Span};
+use crate::index::{Piece, Place, Span};
 use crate::partition::Partition;
 use crate::replaced::Replaced;
 use crate::shard::{Due, Shard};
@@ -44,7 +44,8 @@ impl Shard {
             return;
         }
         let chosen = self.old_extents(old).and_then(|chosen| self.job(chosen));
-        let job = chosen.or_else(|| self.compaction()).or_else(|| self.small_segments().and_then(|chosen| self.job(chosen)));
+        let job = chosen.or_else(|| self.compaction());
+        let job = job.or_else(|| self.thin_segments().or_else(|| self.small_segments()).and_then(|chosen| self.job(chosen)));
         if let Some(job) = job {
             self.archiving.under_way = true;
             for part in job.parts.iter().filter(|part| part.cleaning.is_some()) {
@@ -111,17 +112,55 @@ impl Shard {
             (bytes <= JOB_BYTES).then_some(*id)
         };
         let merged: HashSet<SegmentId> = small.iter().map_while(fits).collect();
+        let chosen = self.spans_in(&merged);
+        // One partition's own segments that cannot become fewer are left as they are.
+        (chosen.values().map(Vec::len).sum::<usize>() > 1).then_some(chosen)
+    }
+
+    /// The spans in segments of whose bytes more than half were removed, about, since they were written and since the process began.
+    fn thin_segments(&mut self) -> Option<Chosen> {
+        if self.archiving.thin_due > self.now || self.archiving.removed.is_empty() {
+            return None;
+        }
+        self.archiving.thin_due = self.now.plus(THIN_EVERY_MS);
+        let partitions = &self.state.partitions;
+        self.archiving.removed.retain(|id, runs| !runs.is_empty() && partitions.contains_key(id));
+        let mut removed: BTreeMap<SegmentId, u64> = BTreeMap::new();
+        for (id, runs) in &self.archiving.removed {
+            let Some(held) = partitions.get(id) else { continue };
+            for span in held.view.index().spans() {
+                if let Place::Segment(segment) = span.place {
+                    let gone = Piece::from(span).bytes_of(runs.count_in(span.base.0..span.end.0));
+                    *removed.entry(segment).or_default() += gone;
+                }
+            }
+        }
+        let mut bytes = 0;
+        let mut thin = HashSet::new();
+        for (id, live) in self.state.extents.segments() {
+            if bytes < JOB_BYTES && removed.get(&id).is_some_and(|gone| gone.saturating_mul(2) > live.bytes) {
+                bytes += live.bytes;
+                thin.insert(id);
+            }
+        }
+        let chosen = self.spans_in(&thin);
+        (!chosen.is_empty()).then_some(chosen)
+    }
+
+    fn spans_in(&self, segments: &HashSet<SegmentId>) -> Chosen {
         let mut chosen = Chosen::new();
+        if segments.is_empty() {
+            return chosen;
+        }
         for (id, held) in &self.state.partitions {
             let index = held.view.index();
-            let within = |span: &&Span| matches!(span.place, Place::Segment(segment) if merged.contains(&segment));
+            let within = |span: &&Span| matches!(span.place, Place::Segment(segment) if segments.contains(&segment));
             let spans: Vec<Span> = index.spans().iter().filter(within).copied().collect();
             if !spans.is_empty() && !spans.iter().any(|span| self.archiving.stuck.contains(&(*id, span.place))) {
                 chosen.insert(*id, spans);
             }
         }
-        // One partition's own segments that cannot become fewer are left as they are.
-        (chosen.values().map(Vec::len).sum::<usize>() > 1).then_some(chosen)
+        chosen
     }
 
     fn job(&self, chosen: Chosen) -> Option<Job> {
@@ -227,6 +266,7 @@ impl Shard {
         let mut group = Vec::new();
         let mut bytes = 0;
         for part in good {
+            self.archiving.rewritten(part.partition, part.base, part.end);
             bytes += part.bytes();
             if bytes > self.entry_bytes_max / 2 && !group.is_empty() {
                 self.replace(std::mem::take(&mut group));

@@ -279,7 +279,7 @@ impl LogView for View {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    fn last_values_ready(&self, filter: &Filter) -> Option<BoxFuture<'static, ()>> {
+    fn last_values_ready(&self, filter: &Filter) -> Option<BoxFuture<'static, bool>> {
         self.lasts.ready(filter, |partition| self.partition(partition).map(|partition| partition.durable_end()))
     }
 

@@ -4,7 +4,7 @@ import pytest
 
 from mqtt.link import let_pass
 from mqtt.marks import differs, v3, v5
-from mqtt.packets import ack
+from mqtt.packets import ack, subscribe
 
 
 @pytest.fixture
@@ -210,6 +210,21 @@ def test_in_flight_is_finished_after_unsubscribe(kept, publisher, topic):
     again = [one.receive() for _ in range(2)]
     assert [(packet.payload, packet.packet_id) for packet in again] == [(packet.payload, packet.packet_id) for packet in first]
     one.nothing_but(publisher)
+
+
+@v5("3.8.4-1", "4.3.2-4")
+@v3("3.8.4-1", "4.3.2-1")
+def test_subscribed_again_with_the_last_acknowledgement(kept, publisher, level, topic):
+    """What waited for the end of a message in flight to be unsubscribed is subscribed to again behind that message's PUBACK, at once."""
+    one = kept()
+    one.subscribe((topic, 1))
+    publisher.publish(topic, b"1", 1)
+    packet_id = one.receive(settle=False).packet_id
+    one.unsubscribe(topic)
+    one.send(ack("PUBACK", packet_id) + subscribe(99, [(topic, 1)], level))
+    one.expect("SUBACK", 99)
+    publisher.publish(topic, b"2", 1)
+    assert one.receive().payload == b"2"
 
 
 @v5("4.3.3-7", "4.3.3-13", "3.3.2-5")

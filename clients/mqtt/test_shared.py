@@ -1,6 +1,7 @@
 """Shared subscriptions: one member gets each message, at its own QoS, and what a member held goes where the standard says."""
 
 import pytest
+from waiting import wait_until
 
 from mqtt.link import Closed, let_pass
 from mqtt.marks import differs, v5
@@ -177,6 +178,25 @@ def test_qos_2_in_flight_ends_with_its_session(client, topic, name, step):
     other.nothing_but(publisher)
 
 
+@v5("3.10.4-3", "4.3.3-7")
+def test_qos_2_in_flight_ends_for_a_member_that_left_alone(client, topic, name):
+    """The only member unsubscribes in the middle of QoS 2, and the group ends with that: the exchange goes on, and is over when it is."""
+    one, publisher = client(client_id=name, **KEPT), client()
+    one.subscribe((f"$share/g/{topic}", 2))
+    publisher.publish(topic, b"x", 2)
+    packet_id = one.receive(settle=False).packet_id
+    one.unsubscribe(f"$share/g/{topic}")
+    wait_until(lambda: publisher.publish(topic, b"y", 1).reason == 0x10, 10, "the end of the group")
+    one.send(ack("PUBREC", packet_id))
+    one.expect("PUBREL", packet_id)
+    one.send(ack("PUBCOMP", packet_id))
+    assert one.settled() == []
+    one.disconnect()
+    one = client(client_id=name, **KEPT)
+    assert one.connack.session_present
+    assert one.settled() == []
+
+
 @v5("4.8.2-6", "4.4.0-2")
 @pytest.mark.parametrize(("qos", "kind"), ((1, "PUBACK"), (2, "PUBREC")))
 def test_refused_by_one_member_is_refused(client, topic, qos, kind):
@@ -234,3 +254,23 @@ def test_membership_is_resumed(client, topic, name):
     one = client(client_id=name, **KEPT)
     publisher.publish(topic, b"here", 1)
     assert one.payloads(2) == [b"away", b"here"]
+
+
+@v5("3.1.2-5")
+@pytest.mark.parametrize("back", (True, False), ids=("back", "away"))
+def test_membership_ends_with_its_session(client, topic, name, back):
+    """The time of the only member's session passes: the group ends, whether the client comes back or not."""
+    options = {"client_id": name, "clean": False, "props": {"session_expiry": 1}}
+    one, publisher = client(**options), client()
+    one.subscribe((f"$share/g/{topic}", 2))
+    publisher.publish(topic, b"x", 2)
+    one.receive(settle=False)
+    one.drop()
+    assert publisher.publish(topic, b"y", 1).reason == 0
+    if back:
+        let_pass(2.6)
+        assert not client(**options).connack.session_present
+    wait_until(lambda: publisher.publish(topic, b"z", 1).reason == 0x10, 5 if back else 40, "the end of the group", every=0.5)
+    one = client()
+    one.subscribe((f"$share/g/{topic}", 2))
+    assert one.settled() == []

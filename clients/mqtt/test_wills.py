@@ -176,6 +176,7 @@ def test_will_expires_from_when_it_is_published(client, topic):
 
 
 @v5("3.1.2-8", "3.1.3-9")
+@differs("mosquitto", "keeps wills of this size")
 def test_delay(client, topic, name):
     watcher = client()
     watcher.subscribe((topic, 2))
@@ -186,6 +187,7 @@ def test_delay(client, topic, name):
 
 
 @v5("3.1.2-8", "3.1.3-9")
+@differs("mosquitto", "keeps wills of this size")
 def test_delay_ends_with_the_session(client, topic, name):
     watcher = client()
     watcher.subscribe((topic, 2))
@@ -322,6 +324,7 @@ def test_a_clean_start_right_after_the_node_is_back(own_broker, topic, name, how
 
 
 @v5("3.1.2-8", "3.1.3-9")
+@differs("mosquitto", "keeps wills of this size")
 def test_killed_with_its_client_connected(own_broker, topic, name):
     broker = own_broker()
     watching(broker, topic, name).disconnect()
@@ -331,3 +334,29 @@ def test_killed_with_its_client_connected(own_broker, topic, name):
     watcher = watching(broker, topic, name)
     assert watcher.receive().payload == b"killed"
     watcher.nothing_but(Client(broker.mqtt_address))
+
+
+@v5("3.1.2-8", "3.1.3-9")
+@differs("mosquitto", "keeps wills of this size")
+def test_a_refused_connect_changes_nothing(broker, client, topic, name):
+    """A CONNECT that fails after it found its session, here for a will that is too large to be kept: the will that waits is published
+    in its time, and the session ends in its own."""
+    watcher = client()
+    watcher.subscribe((topic, 2))
+    client(client_id=name, props={"session_expiry": 3}, will=Will(topic, b"late", props={"will_delay": 2})).drop()
+    watcher.settled()
+    large = Will(f"{topic}/{'x' * 5_000}", b"x" * 65_000)
+    options = {"clean": False, "props": {"session_expiry": 3}}
+    Client(broker.address, client_id=name, accept=False, will=large, **options).refused(0x88, 0x97)
+    assert watcher.receive().payload == b"late"
+    let_pass(4)
+    assert not client(client_id=name, **options).connack.session_present
+
+
+@v5("3.2.2-2", "3.1.2-23")
+@differs("mosquitto", "keeps wills of this size")
+def test_a_refused_connect_makes_no_session(broker, client, topic, name):
+    large = Will(f"{topic}/{'x' * 5_000}", b"x" * 65_000)
+    options = {"clean": False, "props": {"session_expiry": 60}}
+    Client(broker.address, client_id=name, accept=False, will=large, **options).refused(0x88, 0x97)
+    assert not client(client_id=name, **options).connack.session_present

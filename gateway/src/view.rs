@@ -120,9 +120,9 @@ pub trait LogView: Send + Sync {
     fn dropped_of_queues(&self) -> u64 {
         0
     }
-    /// `None`: no stream offers last values that the filter might match. Otherwise resolves when what is durable now is among them, or
-    /// when that takes too long.
-    fn last_values_ready(&self, _filter: &Filter) -> Option<BoxFuture<'static, ()>> {
+    /// `None`: no stream offers last values that the filter might match. Otherwise true when what is durable now is among them, however
+    /// long that takes; false: nobody looks for them any more.
+    fn last_values_ready(&self, _filter: &Filter) -> Option<BoxFuture<'static, bool>> {
         None
     }
     /// Last values whose subjects match: about `at_most`, maybe none although there are more to come. Each subject once.

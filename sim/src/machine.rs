@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use firth_archive::checkpoints::Checkpoints;
 use firth_archive::store::{MemoryStore, Store};
+use firth_broker::cursors::limits::QueueLimits;
 use firth_broker::groups::machine::Groups;
 use firth_broker::index::Place;
 use firth_broker::state::State;
@@ -52,6 +53,8 @@ pub struct Machine {
     pub hands: Arc<Hands>,
     pub broken: Ablations,
     pub history: History,
+    /// Of the nodes that start on it.
+    pub queue_limits: QueueLimits,
     /// Up to where acknowledged groups and entries reach, over all lives.
     pub acknowledged_to: (Position, Lsn),
 }
@@ -69,6 +72,7 @@ impl Machine {
             hands: Arc::default(),
             broken: Ablations::default(),
             history: History::of_seed(seed),
+            queue_limits: QueueLimits::default(),
             acknowledged_to: (Position(0), Lsn(0)),
         }
     }
@@ -86,6 +90,7 @@ impl Machine {
             hands: Arc::new(hands),
             broken: self.broken,
             history: History::of_seed(seed),
+            queue_limits: self.queue_limits,
             acknowledged_to: self.acknowledged_to,
         }
     }

@@ -1,16 +1,23 @@
 //! Runs of a node whose clients have queue cursors.
 
+use firth_broker::cursors::limits::{Drops, QueueLimits};
 use firth_gateway::view::LogView;
 
 use crate::machine::Machine;
 use crate::run::compare_states;
-use crate::sessions::Sessions;
+use crate::sessions::{BRIEF, Sessions};
 use crate::world::World;
 
 /// Several lives of a node whose clients have queue cursors. Panics, naming the seed, when something guaranteed is lost, something
 /// settled comes again, or replay differs.
 pub fn session_lives(seed: u64, lives: u32, steps: u64) -> Sessions {
     let (mut machine, mut sessions) = (Machine::of_seed(seed), Sessions::fresh());
+    // On every other machine queues soon lose records, from one end or the other.
+    if machine.dice.below(2) == 0 {
+        let drops = if machine.dice.below(2) == 0 { Drops::Oldest } else { Drops::Newest };
+        let (records, in_flight) = (3 + machine.dice.below(40), machine.dice.below(4));
+        machine.queue_limits = QueueLimits { records, in_flight, drops, ..QueueLimits::default() };
+    }
     for life in 0..lives {
         let context = format!("seed={seed} life={life}");
         let mut world = World::start(&mut machine).unwrap_or_else(|error| panic!("{context}: {error}"));
@@ -18,7 +25,7 @@ pub fn session_lives(seed: u64, lives: u32, steps: u64) -> Sessions {
         let crash_at = machine.disk.steps() + 1 + machine.dice.below(steps);
         machine.disk.crash_at((machine.dice.below(4) > 0).then_some(crash_at));
         sessions.attach_all(&mut world);
-        world.turn();
+        sessions.turn(&mut world, &context);
         live(&mut world, &mut machine, &mut sessions, steps, &context);
         let settled = world.shard.is_settled().then(|| world.shard.state().dump());
         machine.acknowledged_to = world.acknowledged_to();
@@ -39,7 +46,7 @@ pub fn session_lives(seed: u64, lives: u32, steps: u64) -> Sessions {
     let mut world = World::start(&mut machine).unwrap_or_else(|error| panic!("{context}: {error}"));
     sessions.adopt();
     sessions.attach_all(&mut world);
-    world.turn();
+    sessions.turn(&mut world, &context);
     settle(&mut world, &mut sessions, &context);
     what_is_over_is_gone(&mut world, &mut machine, &mut sessions, &context);
     sessions
@@ -47,7 +54,7 @@ pub fn session_lives(seed: u64, lives: u32, steps: u64) -> Sessions {
 
 /// With time: the detached cursor, streams without a leg, and records that no leg needs.
 fn what_is_over_is_gone(world: &mut World, machine: &mut Machine, sessions: &mut Sessions, context: &str) {
-    sessions.detach_brief(world);
+    sessions.detach(world, BRIEF);
     settle(world, sessions, context);
     for _ in 0..3 {
         machine.pass(6_000);
@@ -70,7 +77,7 @@ fn live(world: &mut World, machine: &mut Machine, sessions: &mut Sessions, steps
     for _ in 0..steps {
         match machine.dice.below(12) {
             0..=5 => sessions.act(world, machine),
-            6..=7 => world.turn(),
+            6..=7 => sessions.turn(world, context),
             8..=9 => world.commit(),
             _ => match machine.dice.below(8) {
                 0 => world.shard.checkpoint(),
@@ -86,7 +93,6 @@ fn live(world: &mut World, machine: &mut Machine, sessions: &mut Sessions, steps
             assert!(error.kind() != std::io::ErrorKind::StorageFull, "{context}: a full disk ended the process");
             return;
         }
-        sessions.hear(world, context);
     }
     settle(world, sessions, context);
 }
@@ -94,12 +100,11 @@ fn live(world: &mut World, machine: &mut Machine, sessions: &mut Sessions, steps
 /// Everything asked is answered.
 fn settle(world: &mut World, sessions: &mut Sessions, context: &str) {
     for _ in 0..4 {
-        world.turn();
+        sessions.turn(world, context);
         world.commit();
-        world.turn();
         if world.is_dead() {
             return;
         }
-        sessions.hear(world, context);
+        sessions.turn(world, context);
     }
 }

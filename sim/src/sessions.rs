@@ -1,8 +1,9 @@
 //! Clients with queue cursors: what they must get back after any crash.
 //!
 //! A session binds filters, reads its legs, settles and marks; one publisher leaves a receipt with every message and sends again what was
-//! not answered. Checked whenever a session attaches: what was acknowledged under a bound filter is there until it was settled, each
-//! once; what was settled before something that was acknowledged does not come again; marks are as they were.
+//! not answered. Checked whenever a session attaches: what was acknowledged under a bound filter is there until it was settled or lost to a
+//! limit, each once; what was settled before something that was acknowledged does not come again; marks are as they were, attempts no
+//! fewer. Checked in every turn: what is lost to limits is counted, and no more than that is lost.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,12 +19,14 @@ use firth_gateway::request::{Request, Store};
 use firth_gateway::stored;
 use firth_gateway::view::LogView;
 use firth_model::filter::Filter;
-use firth_model::ids::Offset;
-use firth_model::removed::RunSet;
+use firth_model::ids::{Offset, PartitionId};
 use firth_model::subject::Subject;
 use firth_model::time::Millis;
 
+use crate::bound::Bound;
+use crate::losses::{Settled, Since};
 use crate::machine::Machine;
+use crate::reading::unsettled;
 use crate::world::World;
 
 const SUBJECTS: [&str; 3] = ["a/b", "a/c", "b/x"];
@@ -32,25 +35,8 @@ const SESSIONS: usize = 3;
 /// The session that publishes.
 const PUBLISHER: usize = SESSIONS;
 /// The session that does not outlive its attachment for long.
-const BRIEF: usize = 0;
+pub const BRIEF: usize = 0;
 const BRIEF_MS: u64 = 2_000;
-
-/// What a session knows of one leg.
-#[derive(Default)]
-struct Bound {
-    /// Messages from this one on were sent when the bind was acknowledged.
-    from: u64,
-    leg: Option<Leg>,
-    /// Settled since it attached; not among what it reads any more.
-    passed: RunSet,
-    /// Settlements in flight, or not yet behind anything acknowledged: message and the tag of the request.
-    asked: BTreeMap<u64, u64>,
-    /// Asked before a crash: may have been settled or not.
-    unsure: BTreeSet<u64>,
-    settled: BTreeSet<u64>,
-    /// Acknowledged marks of what is not settled: offset and tag.
-    marks: BTreeMap<u64, u32>,
-}
 
 #[derive(Default)]
 struct Session {
@@ -59,17 +45,29 @@ struct Session {
     legs: BTreeMap<usize, Bound>,
     /// Legs were given up by a request with this tag: what an earlier bind brings is not counted on.
     given_up: u64,
+    /// What its legs lost to limits in this life, also before it heard that they are bound.
+    lost: BTreeSet<(PartitionId, u64)>,
 }
 
 enum Asked {
-    Attach(usize),
+    Attach {
+        who: usize,
+        fresh: bool,
+    },
     Detach,
     Bind(usize, usize),
-    Unbind,
+    Unbind(usize, usize),
     Done {
         who: usize,
         filter: usize,
         ids: Vec<u64>,
+        partition: PartitionId,
+        offsets: Vec<u64>,
+    },
+    HandedOut {
+        who: usize,
+        filter: usize,
+        offset: u64,
     },
     Mark {
         who: usize,
@@ -98,6 +96,8 @@ pub struct Sessions {
     /// Legs that were checked, for tests of the test.
     pub checked: usize,
     pub delivered: usize,
+    pub counted: usize,
+    pub lost: u64,
 }
 
 fn filter(at: usize) -> Filter {
@@ -121,6 +121,8 @@ impl Sessions {
             routes: BTreeMap::new(),
             checked: 0,
             delivered: 0,
+            counted: 0,
+            lost: 0,
         }
     }
 
@@ -144,11 +146,11 @@ impl Sessions {
     pub fn adopt(&mut self) {
         self.asked.clear();
         self.routes.clear();
-        for bound in self.sessions.iter_mut().flat_map(|session| session.legs.values_mut()) {
-            bound.unsure.extend(std::mem::take(&mut bound.asked).into_keys());
-            bound.leg = None;
+        self.sessions.iter_mut().flat_map(|session| session.legs.values_mut()).for_each(Bound::crashed);
+        for session in &mut self.sessions {
+            session.attachment = None;
+            session.lost.clear();
         }
-        self.sessions.iter_mut().for_each(|session| session.attachment = None);
     }
 
     pub fn attach_all(&mut self, world: &mut World) {
@@ -165,14 +167,14 @@ impl Sessions {
             self.sessions[who].given_up = self.next_tag;
         }
         let keep = if who == BRIEF { Keep::For(BRIEF_MS) } else { Keep::Ever };
-        self.cursor(world, Asked::Attach(who), CursorMove::Attach { name: Sessions::name(who), fresh, keep });
+        self.cursor(world, Asked::Attach { who, fresh }, CursorMove::Attach { name: Sessions::name(who), fresh, keep });
     }
 
     /// One action, picked by the dice.
     pub fn act(&mut self, world: &mut World, machine: &mut Machine) {
         let who = machine.dice.below(SESSIONS as u64) as usize;
         let at = machine.dice.below(FILTERS.len() as u64) as usize;
-        match machine.dice.below(40) {
+        match machine.dice.below(44) {
             0 => self.attach(world, who, machine.dice.below(4) == 0),
             1 => self.attach(world, PUBLISHER, false),
             2 => self.detach(world, who),
@@ -182,11 +184,12 @@ impl Sessions {
             19..=22 => self.mark(world, machine, who, at),
             23 => self.forget_receipts(world),
             24 => self.resend(world, machine),
+            25..=28 => self.hand_out(world, machine, who, at),
             _ => self.publish(world, machine),
         }
     }
 
-    fn detach(&mut self, world: &mut World, who: usize) {
+    pub fn detach(&mut self, world: &mut World, who: usize) {
         let Some(attachment) = self.sessions[who].attachment.take() else { return };
         if who == BRIEF {
             // It may end from now on.
@@ -195,10 +198,6 @@ impl Sessions {
             self.sessions[who].given_up = self.next_tag;
         }
         self.cursor(world, Asked::Detach, CursorMove::Detach { attachment, keep: None });
-    }
-
-    pub fn detach_brief(&mut self, world: &mut World) {
-        self.detach(world, BRIEF);
     }
 
     /// The brief session was detached for longer than it is kept: it must be gone.
@@ -215,7 +214,7 @@ impl Sessions {
         let Some(attachment) = self.sessions[who].attachment else { return };
         if self.sessions[who].legs.remove(&at).is_some() {
             self.sessions[who].given_up = self.next_tag;
-            self.cursor(world, Asked::Unbind, CursorMove::Unbind { attachment, filter: filter(at) });
+            self.cursor(world, Asked::Unbind(who, at), CursorMove::Unbind { attachment, filter: filter(at) });
         }
     }
 
@@ -233,7 +232,8 @@ impl Sessions {
         let settles = picked.iter().map(|(_, offset)| Settle { partition: leg.partition, what: one(*offset) }).collect();
         let ids: Vec<u64> = picked.iter().map(|(id, _)| *id).collect();
         self.delivered += ids.len();
-        let asked = Asked::Done { who, filter: at, ids: ids.clone() };
+        let offsets = picked.iter().map(|(_, offset)| *offset).collect();
+        let asked = Asked::Done { who, filter: at, ids, partition: leg.partition, offsets };
         let tag = self.cursor(world, asked, CursorMove::Settle { attachment, settles });
         let bound = self.sessions[who].legs.get_mut(&at).expect("looked at above");
         for (id, offset) in picked {
@@ -252,6 +252,15 @@ impl Sessions {
         let what = Settlement::Mark { offset: Offset(offset), tag, stage: 1 };
         let settles = vec![Settle { partition: leg.partition, what }];
         self.cursor(world, Asked::Mark { who, filter: at, id, offset, tag }, CursorMove::Settle { attachment, settles });
+    }
+
+    fn hand_out(&mut self, world: &mut World, machine: &mut Machine, who: usize, at: usize) {
+        let Some((attachment, leg)) = self.leg(who, at) else { return };
+        let unsettled = unsettled(world, &leg, &self.sessions[who].legs[&at].passed);
+        let Some((_, offset)) = unsettled.get(machine.dice.below(1 + unsettled.len() as u64) as usize).copied() else { return };
+        let settles = vec![Settle { partition: leg.partition, what: Settlement::HandedOut { offset: Offset(offset) } }];
+        let tag = self.cursor(world, Asked::HandedOut { who, filter: at, offset }, CursorMove::Settle { attachment, settles });
+        self.sessions[who].legs.get_mut(&at).expect("looked at above").attempts.asked(offset, tag);
     }
 
     fn leg(&self, who: usize, at: usize) -> Option<(Attachment, Leg)> {
@@ -324,21 +333,66 @@ impl Sessions {
         }
     }
 
+    /// One turn of the shard, and the answers to what was asked before it.
+    pub fn turn(&mut self, world: &mut World, context: &str) {
+        let (before, counted) = (Settled::of(world), world.view.dropped_of_queues());
+        world.turn();
+        let counted = world.view.dropped_of_queues() - counted;
+        let events = world.events();
+        let lost = self.settled_by_nobody(&Settled::of(world).since(&before), &events);
+        let records: u64 = lost.iter().map(|(.., offsets)| offsets.len() as u64).sum();
+        // A leg that went in this turn may have lost some before.
+        let legs_go = self.asked.values().any(|asked| matches!(asked, Asked::Unbind(..) | Asked::Attach { fresh: true, .. }));
+        let is_counted = records == counted || (legs_go && records < counted);
+        assert!(is_counted, "{context}: {records} records were settled by nobody, {counted} are counted as lost: {lost:?}");
+        self.lost += records;
+        for (who, partition, of, offsets) in lost {
+            let Session { legs, lost, .. } = &mut self.sessions[who];
+            lost.extend(offsets.iter().map(|offset| (partition, *offset)));
+            if let Some(bound) = (0..FILTERS.len()).find(|at| filter(*at) == of).and_then(|at| legs.get_mut(&at)) {
+                bound.lose(world, partition, &offsets, &format!("{context} session={who}"));
+            }
+        }
+        self.hear(world, events, context);
+    }
+
+    /// Of what was settled: what no request was answered for.
+    fn settled_by_nobody(&self, settled: &[Since], events: &[Event]) -> Vec<(usize, PartitionId, Filter, Vec<u64>)> {
+        let refused = |tag: u64| events.iter().any(|event| matches!(event, Event::Reply { tag: of, result: Err(_) } if of.0 == tag));
+        let (mut requested, mut unbound) = (BTreeSet::new(), Vec::new());
+        for (_, asked) in self.asked.iter().filter(|(tag, _)| !refused(**tag)) {
+            match asked {
+                Asked::Done { who, partition, offsets, .. } => requested.extend(offsets.iter().map(|offset| (*who, *partition, *offset))),
+                Asked::Unbind(who, at) => unbound.push((*who, filter(*at))),
+                _ => {}
+            }
+        }
+        let mut lost = Vec::new();
+        for Since { session, partition, filter: of, offsets } in settled {
+            let who = (0..SESSIONS).find(|who| Sessions::name(*who) == *session);
+            // A leg that is bound anew begins with everything before settled.
+            let Some(who) = who.filter(|who| !unbound.contains(&(*who, of.clone()))) else { continue };
+            let by_nobody = offsets.iter().copied().filter(|offset| !requested.contains(&(who, *partition, *offset)));
+            lost.push((who, *partition, of.clone(), by_nobody.collect()));
+        }
+        lost
+    }
+
     /// Takes the answers that came up.
-    pub fn hear(&mut self, world: &mut World, context: &str) {
-        for event in world.events() {
+    fn hear(&mut self, world: &mut World, events: Vec<Event>, context: &str) {
+        for event in events {
             let Event::Reply { tag: Tag(tag), result } = event else { continue };
             let Some(asked) = self.asked.remove(&tag) else { continue };
             match result {
                 Ok(answer) => self.answered(world, tag, asked, answer, context),
-                Err(refusal) => self.refused(asked, &refusal, context),
+                Err(refusal) => self.refused(tag, asked, &refusal, context),
             }
         }
     }
 
     fn answered(&mut self, world: &World, tag: u64, asked: Asked, answer: Answer, context: &str) {
         match (asked, answer) {
-            (Asked::Attach(who), Answer::Cursor(CursorAnswer::Attached(attached))) => {
+            (Asked::Attach { who, .. }, Answer::Cursor(CursorAnswer::Attached(attached))) => {
                 self.durable_before(tag);
                 self.attached(world, who, *attached, context);
             }
@@ -352,14 +406,15 @@ impl Sessions {
                 if let Some(bound) = legs.get_mut(&at) {
                     assert!(!new || bound.leg.is_none(), "{context}: a leg of session {who} is gone");
                 }
-                let passed = leg.settled.iter().map(|(from, to)| from.0..to.0).collect();
-                legs.entry(at).or_insert_with(|| Bound { from, leg: Some(leg), passed, ..Bound::default() });
+                legs.entry(at).or_insert_with(|| Bound::of(leg, from));
             }
             (Asked::Mark { who, filter, id, offset, tag: mark }, Answer::Cursor(CursorAnswer::Done)) => {
                 // Of a leg that was unbound, or something settled, meanwhile, nothing is expected.
-                if let Some(bound) = self.sessions[who].legs.get_mut(&filter)
+                let Session { legs, lost, .. } = &mut self.sessions[who];
+                if let Some(bound) = legs.get_mut(&filter)
                     && !bound.asked.contains_key(&id)
                     && !bound.settled.contains(&id)
+                    && !bound.leg.as_ref().is_some_and(|leg| lost.contains(&(leg.partition, offset)))
                     && !self.asked.values().any(|asked| matches!(asked, Asked::Mark { offset: other, .. } if *other == offset))
                 {
                     bound.marks.insert(offset, mark);
@@ -371,10 +426,10 @@ impl Sessions {
                 }
                 ids.into_iter().zip(results).for_each(|(id, result)| self.stored(id, result, context));
             }
-            (Asked::Unbind, Answer::Cursor(CursorAnswer::Unbound(_))) | (Asked::Forget, Answer::Cursor(CursorAnswer::Done)) => {
+            (Asked::Unbind(..), Answer::Cursor(CursorAnswer::Unbound(_))) | (Asked::Forget, Answer::Cursor(CursorAnswer::Done)) => {
                 self.durable_before(tag);
             }
-            (Asked::Done { .. } | Asked::Detach, Answer::Cursor(CursorAnswer::Done)) => {}
+            (Asked::Done { .. } | Asked::HandedOut { .. } | Asked::Detach, Answer::Cursor(CursorAnswer::Done)) => {}
             (_, answer) => panic!("{context}: an answer to another question: {answer:?}"),
         }
     }
@@ -382,6 +437,7 @@ impl Sessions {
     /// Something was acknowledged: all settlements that were asked before are durable.
     fn durable_before(&mut self, tag: u64) {
         for bound in self.sessions.iter_mut().flat_map(|session| session.legs.values_mut()) {
+            bound.attempts.durable_before(tag);
             let done: Vec<u64> = bound.asked.iter().filter(|(_, asked)| **asked < tag).map(|(id, _)| *id).collect();
             for id in done {
                 bound.asked.remove(&id);
@@ -403,22 +459,22 @@ impl Sessions {
         }
     }
 
-    fn refused(&mut self, asked: Asked, refusal: &Refusal, context: &str) {
+    fn refused(&mut self, tag: u64, asked: Asked, refusal: &Refusal, context: &str) {
         let expected = matches!(refusal, Refusal::StorageFull | Refusal::Conflict | Refusal::NotFound);
         assert!(expected, "{context}: refused: {refusal:?}");
         assert!(!matches!(asked, Asked::Ended) || *refusal == Refusal::NotFound, "{context}: {refusal:?}");
-        if let Asked::Done { who, filter, ids } = asked
-            && let Some(bound) = self.sessions[who].legs.get_mut(&filter)
-        {
-            ids.iter().for_each(|id| {
-                bound.asked.remove(id);
-            });
+        let (Asked::Done { who, filter, .. } | Asked::HandedOut { who, filter, .. }) = &asked else { return };
+        let Some(bound) = self.sessions[*who].legs.get_mut(filter) else { return };
+        match asked {
+            Asked::Done { ids, .. } => bound.asked.retain(|id, _| !ids.contains(id)),
+            Asked::HandedOut { offset, .. } => bound.attempts.refused(offset, tag),
+            _ => {}
         }
     }
 
     /// Everything that the session remembers is compared with what it has to have.
     fn attached(&mut self, world: &World, who: usize, attached: Attached, context: &str) {
-        let Sessions { sessions, sent, acknowledged, checked, .. } = self;
+        let Sessions { sessions, sent, acknowledged, checked, counted, .. } = self;
         let session = &mut sessions[who];
         assert!(attached.found || !session.known || session.legs.is_empty(), "{context}: session {who} is gone");
         session.attachment = Some(attached.attachment);
@@ -428,7 +484,7 @@ impl Sessions {
             let leg = leg.unwrap_or_else(|| panic!("{context}: session {who} has lost its leg on {}", FILTERS[*at]));
             *checked += 1;
             let expected = acknowledged.range(bound.from..).filter(|id| filter(*at).matches(&subject(sent[**id as usize])));
-            check(world, leg, bound, expected, &format!("{context} session={who} filter={}", FILTERS[*at]));
+            *counted += bound.check(world, leg, expected, &format!("{context} session={who} filter={}", FILTERS[*at]));
             bound.passed = leg.settled.iter().map(|(from, to)| from.0..to.0).collect();
             bound.leg = Some(leg.clone());
         }
@@ -438,47 +494,4 @@ impl Sessions {
             assert!(gone.is_empty(), "{context}: receipts are gone: {gone:?}");
         }
     }
-}
-
-fn check<'a>(world: &World, leg: &Leg, bound: &mut Bound, expected: impl Iterator<Item = &'a u64>, context: &str) {
-    let log_start = world.view.bounds(leg.partition).unwrap_or_else(|| panic!("{context}: the stream is gone")).log_start;
-    assert!(log_start <= leg.floor, "{context}: trimmed to {log_start}, beyond the floor {}", leg.floor);
-    let passed = leg.settled.iter().map(|(from, to)| from.0..to.0).collect();
-    let mut there = BTreeSet::new();
-    for (id, offset) in unsettled(world, leg, &passed) {
-        assert!(there.insert(id), "{context}: message {id} is there twice");
-        assert!(!bound.settled.contains(&id), "{context}: message {id} at {offset} was settled and comes again");
-    }
-    for id in expected {
-        let settled = bound.settled.contains(id) || bound.asked.contains_key(id) || bound.unsure.contains(id);
-        assert!(settled || there.contains(id), "{context}: message {id} was acknowledged and is lost");
-    }
-    for (offset, tag) in &bound.marks {
-        let mark = leg.marks.iter().find(|mark| mark.offset.0 == *offset);
-        assert_eq!(mark.map(|mark| mark.tag), Some(*tag), "{context}: the mark at {offset}");
-    }
-    let unsure = std::mem::take(&mut bound.unsure);
-    bound.settled.extend(unsure.into_iter().filter(|id| !there.contains(id)));
-}
-
-/// Message and offset of everything stored on the leg that is not settled.
-fn unsettled(world: &World, leg: &Leg, passed: &RunSet) -> Vec<(u64, u64)> {
-    let Some(bounds) = world.view.bounds(leg.partition) else { return Vec::new() };
-    let mut next = leg.floor.max(bounds.log_start);
-    let mut found = Vec::new();
-    while next < bounds.durable_end {
-        let records = world.view.read_here(leg.partition, next, 20_000).expect("between the bounds");
-        assert!(!records.batches.is_empty(), "nothing at {next} below the end {}", bounds.durable_end);
-        for batch in &records.batches {
-            for message in stored::messages(batch, next, &subject(0)).expect("whole") {
-                next = message.offset.plus(1);
-                let value = message.message.value.expect("a value");
-                let id = value.first_chunk().copied().map(u64::from_le_bytes).expect("begins with its id");
-                if !passed.contains(message.offset.0) {
-                    found.push((id, message.offset.0));
-                }
-            }
-        }
-    }
-    found
 }

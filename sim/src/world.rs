@@ -11,7 +11,6 @@ use firth_archive::segments::Segments;
 use firth_broker::archiver::{Archiver, Job, Outcome};
 use firth_broker::archiving::ArchiveSettings;
 use firth_broker::clock_watch::ClockWatch;
-use firth_broker::cursors::limits::QueueLimits;
 use firth_broker::groups::GroupSettings;
 use firth_broker::index::Place;
 use firth_broker::read_behind::Sources;
@@ -164,7 +163,7 @@ impl World {
             archive_settings: ARCHIVE,
             dice: Box::new(move || u128::from_le_bytes(ids.sixteen())),
             group_settings: GroupSettings::default(),
-            queue_limits: QueueLimits::default(),
+            queue_limits: machine.queue_limits,
             last: opened.last_lsn,
             open_extent,
             now: watch.now(),

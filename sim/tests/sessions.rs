@@ -13,14 +13,20 @@ fn seeds() -> std::ops::Range<u64> {
 fn nothing_guaranteed_is_lost_and_nothing_settled_comes_again() {
     let range = seeds();
     println!("seeds {range:?}; run one again with FIRTH_SIM_FROM=<seed> FIRTH_SIM_SEEDS=1 cargo test -p firth-sim nothing_guaranteed");
-    let (mut acknowledged, mut checked, mut delivered) = (0, 0, 0);
+    let (mut acknowledged, mut checked, mut delivered, mut counted, mut lost) = (0, 0, 0, 0, 0);
     for seed in range.clone() {
         let sessions = session_lives(seed, 6, 400);
         acknowledged += sessions.acknowledged();
         checked += sessions.checked;
         delivered += sessions.delivered;
+        counted += sessions.counted;
+        lost += sessions.lost;
     }
     let count = usize::try_from(range.end - range.start).expect("few");
     println!("{acknowledged} messages acknowledged, {delivered} delivered and settled, {checked} legs checked");
-    assert!(acknowledged > 20 * count && checked > 5 * count && delivered > 20 * count, "the runs did something");
+    println!("{lost} records lost to limits, {counted} counts of attempts checked");
+    assert!(
+        acknowledged > 20 * count && checked > 5 * count && delivered > 20 * count && counted > 0 && lost > 0,
+        "the runs did something"
+    );
 }

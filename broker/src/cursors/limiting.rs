@@ -14,7 +14,7 @@ use firth_model::time::Millis;
 
 use super::care::{LIMIT_EVERY_MS, Unsaid, Walk};
 use super::limits::{Backlog, QueueLimits, Runs, lost};
-use super::table::HeldCursor;
+use super::table::{HeldCursor, HeldLeg};
 use crate::effect::Effect;
 use crate::index::Index;
 use crate::partition_view::PartitionView;
@@ -140,6 +140,7 @@ impl Shard {
             if runs.is_empty() {
                 continue;
             }
+            self.archiving.note_removed(partition, &runs);
             let lsn = self.emit(&Effect::Remove { partition, runs });
             if let Some(held) = self.state.partitions.get(&partition) {
                 let removed = held.removed.clone();
@@ -204,16 +205,26 @@ fn runs_lost(held: &HeldCursor, views: &[Arc<PartitionView>], limits: &QueueLimi
     let mut legs: Vec<(Backlog, &Index)> = backlogs.into_iter().zip(guards.iter().map(|guard| &**guard)).collect();
     let (lost, pieces) = lost(&mut legs, limits);
     let of_legs = partitions.iter().zip(lost).filter(|(_, runs)| !runs.is_empty());
-    (of_legs.map(|((view, leg), runs)| (view.id, joined(&leg.settled, runs))).collect(), pieces)
+    (of_legs.map(|((view, leg), runs)| (view.id, joined(leg, runs))).collect(), pieces)
 }
 
-/// The runs; where a leg has too many of them already, all behind its last one.
-fn joined(settled: &RunSet, runs: Vec<(Offset, Offset)>) -> Vec<(Offset, Offset)> {
-    let end = runs.iter().map(|(_, to)| *to).max();
-    match (settled.iter().next_back(), end) {
-        (Some(last), Some(end)) if settled.runs() >= CURSOR_RUNS_MAX && end.0 > last.end => vec![(Offset(last.end), end)],
-        _ => runs,
+/// The runs, and, where a leg would have settled too many of them out of order, the smallest gaps between those: what is settled is written
+/// as a whole, so their number is bounded. A queue at this bound loses a little more than it is over: for each run too many at most a
+/// part in `CURSOR_RUNS_MAX` of what it holds. A gap with a mark stays: its exchange has to end, and marks are not that many.
+fn joined(leg: &HeldLeg, mut runs: Runs) -> Runs {
+    let mut settled = leg.settled.clone();
+    for (from, to) in &runs {
+        settled.insert(from.0..to.0);
     }
+    let excess = settled.runs().saturating_sub(CURSOR_RUNS_MAX);
+    if excess > 0 {
+        let gaps = settled.iter().zip(settled.iter().skip(1)).map(|(run, next)| (run.end, next.start));
+        let mut unmarked: Vec<(u64, u64)> = gaps.filter(|(from, to)| leg.marks.range(from..to).next().is_none()).collect();
+        unmarked.sort_unstable_by_key(|(from, to)| (to - from, *from));
+        runs.extend(unmarked.into_iter().take(excess).map(|(from, to)| (Offset(from), Offset(to))));
+        runs.sort_unstable();
+    }
+    runs
 }
 
 #[cfg(test)]
@@ -346,6 +357,78 @@ mod tests {
         publish(&mut rig, 1);
         (0..3).for_each(|_| drop(rig.pass(10_000)));
         assert_eq!(removed(&rig), Some(vec![(5, 12)]), "the last is needed by the other");
+    }
+
+    /// As many runs as may be, each behind a gap of `gap` records but the last, which is behind a large one.
+    fn full_leg(gap: u64, large: u64) -> HeldLeg {
+        let runs = CURSOR_RUNS_MAX as u64;
+        let starts = (0..runs).map(|at| (at + 1) * (gap + 1) + if at + 1 == runs { large } else { 0 });
+        HeldLeg {
+            partition: PartitionId(0),
+            note: Box::default(),
+            bound_at: Position(0),
+            floor: Offset(1),
+            settled: starts.map(|start| start..start + 1).collect(),
+            marks: Default::default(),
+            attempts: Default::default(),
+        }
+    }
+
+    #[test]
+    fn at_the_bound_of_runs_the_smallest_gap_goes_too() {
+        let mut leg = full_leg(3, 100_000);
+        let last = leg.settled.iter().next_back().expect("many").end;
+        let over = vec![(Offset(last + 500), Offset(last + 501))];
+        // Where one ends that is settled already there is no further run.
+        assert_eq!(joined(&leg, vec![(Offset(last), Offset(last + 1))]), [(Offset(last), Offset(last + 1))]);
+        assert_eq!(joined(&leg, over.clone()), [(Offset(5), Offset(8)), over[0]]);
+        leg.marks.insert(6, (1, 1));
+        assert_eq!(joined(&leg, over.clone()), [(Offset(9), Offset(12)), over[0]]);
+        // Everything is marked: there is one run more.
+        leg.marks.extend((0..last + 1).map(|offset| (offset, (1, 1))));
+        assert_eq!(joined(&leg, over.clone()), over);
+        leg.marks.clear();
+        leg.settled.insert(last + 400..last + 401);
+        assert_eq!(joined(&leg, over.clone()), [(Offset(5), Offset(8)), (Offset(9), Offset(12)), over[0]]);
+    }
+
+    #[test]
+    fn at_the_bound_of_runs_what_is_lost_is_counted_and_little() {
+        let mut rig = limited(20_000, Drops::Newest);
+        let (slow, leg) = session(&mut rig, "slow");
+        publish(&mut rig, 2 * CURSOR_RUNS_MAX + 1);
+        let one = |at: u64| Settlement::Done { from: Offset(2 * at + 1), to: Offset(2 * at + 2) };
+        let settles = (0..CURSOR_RUNS_MAX as u64).map(|at| Settle { partition: leg.partition, what: one(at) }).collect();
+        ask(&mut rig, CursorMove::Settle { attachment: slow, settles });
+        publish(&mut rig, 3000);
+        leave(&mut rig, slow);
+        let kept = CURSOR_RUNS_MAX as u64 + 3001;
+        assert_eq!(report(&mut rig, "slow").unsettled, kept);
+        rig.shard().cursor_care.limits.records = kept - 1;
+        rig.pass(10_000);
+        let one = report(&mut rig, "slow");
+        assert_eq!((one.unsettled, one.dropped), (kept - 2, 2), "one that it is over, and one that makes room for its run");
+    }
+
+    #[test]
+    fn streams_of_an_earlier_start_get_todays_bound() {
+        let mut rig = limited(5, Drops::Oldest);
+        let (_, leg) = session(&mut rig, "any");
+        let bound = |rig: &Rig| {
+            let stream = rig.state().partitions[&leg.partition].stream;
+            let policy = rig.state().catalog.by_id(stream).expect("there").policy.clone();
+            (policy.retention_bytes, policy.expires, policy.hidden, policy.captures.len())
+        };
+        assert_eq!(bound(&rig), (Some(2 << 30), true, true, 1));
+        // As after a start with other settings.
+        for (bytes, drops, expected) in [(1 << 20, Drops::Oldest, Some(2 << 20)), (1 << 20, Drops::Newest, None)] {
+            rig.shard().cursor_care.limits = QueueLimits { records: 5, bytes, drops, in_flight: 2 };
+            rig.shard().cursor_care.unswept = true;
+            rig.pass(10_000);
+            assert_eq!(bound(&rig), (expected, expected.is_some(), true, 1));
+        }
+        publish(&mut rig, 1);
+        assert_eq!(report(&mut rig, "any").unsettled, 1, "it is captured as before");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use firth_gateway::answer::Answer;
 use firth_gateway::cursors::{Attached, Attachment, CursorAnswer, CursorId, CursorMove, Keep, Leg, Settle};
 use firth_gateway::outbox::ReplyTo;
 use firth_gateway::refusal::Refusal;
-use firth_gateway::request::Request;
+use firth_gateway::request::{Alter, Request};
 use firth_gateway::streams::{Policy, StreamInfo};
 use firth_gateway::view::LogView;
 use firth_journal::spares::Room;
@@ -157,16 +157,20 @@ impl Shard {
     fn make_filter_stream(&mut self, filter: &Filter) -> Result<PartitionId, Refusal> {
         let chance = uuid::Builder::from_random_bytes((self.dice)().to_le_bytes()).into_uuid();
         let name = StreamName::parse(&format!("{NAME_BEGIN}{}", chance.simple())).map_err(|_| Refusal::InvalidName)?;
-        // What all legs have settled goes, and what nobody comes back for is bounded by the limits of each cursor. One message that its
-        // client keeps and never acknowledges would hold all that follows it: then the stream itself gives up its oldest records.
-        let limits = self.cursor_care.limits;
-        let plain = hidden_policy(Policy { captures: vec![owned(filter)?], ..Policy::default() });
-        let policy = match limits.drops {
-            Drops::Oldest => Policy { retention_bytes: Some(limits.bytes.saturating_mul(2)), expires: true, ..plain },
-            Drops::Newest => plain,
-        };
+        let policy = self.filter_policy(vec![owned(filter)?]);
         let info = self.make_stream(name, 1, policy, BTreeMap::new())?;
         info.partitions.first().copied().ok_or(Refusal::NotFound)
+    }
+
+    /// What all legs have settled goes, and what nobody comes back for is bounded by the limits of each cursor. One message that its
+    /// client keeps and never acknowledges would hold all that follows it: then the stream itself gives up its oldest records.
+    fn filter_policy(&self, captures: Vec<Filter>) -> Policy {
+        let limits = self.cursor_care.limits;
+        let plain = hidden_policy(Policy { captures, ..Policy::default() });
+        match limits.drops {
+            Drops::Oldest => Policy { retention_bytes: Some(limits.bytes.saturating_mul(2)), expires: true, ..plain },
+            Drops::Newest => plain,
+        }
     }
 
     /// Whether a mark is among the effects.
@@ -241,13 +245,22 @@ impl Shard {
         }
     }
 
+    /// Drops filter streams without a leg, and gives the others today's policy: an earlier start may have had other limits.
     fn sweep_filter_streams(&mut self) {
-        let is_left = |info: &&Arc<StreamInfo>| {
-            let ours = info.policy.hidden && info.name.as_str().starts_with(NAME_BEGIN);
-            ours && !info.partitions.iter().any(|partition| self.state.cursors.filters.contains(*partition))
-        };
-        let left: Vec<StreamId> = self.state.catalog.all().filter(is_left).map(|info| info.id).collect();
-        left.into_iter().for_each(|stream| self.drop_filter_stream(stream));
+        let ours = |info: &&Arc<StreamInfo>| info.policy.hidden && info.name.as_str().starts_with(NAME_BEGIN);
+        let all: Vec<Arc<StreamInfo>> = self.state.catalog.all().filter(ours).cloned().collect();
+        for info in all {
+            if !info.partitions.iter().any(|partition| self.state.cursors.filters.contains(*partition)) {
+                self.drop_filter_stream(info.id);
+                continue;
+            }
+            let policy = self.filter_policy(info.policy.captures.clone());
+            if policy != info.policy {
+                let alter = Alter { stream: info.id, version: info.version, policy, settings: info.settings.clone() };
+                let altered = self.administer(Request::Alter(Box::new(alter)));
+                debug_assert!(altered.is_ok(), "a stream that is there can be altered");
+            }
+        }
     }
 }
 

@@ -26,8 +26,6 @@ use crate::view::View;
 
 /// How often values are looked for whose records are gone.
 const SWEEP_EVERY_MS: i64 = 30_000;
-/// After this who waits gets what there is.
-const WAIT_MS_MAX: i64 = 1_000;
 /// Pieces that one look reads: who waits is answered in between.
 const PIECES_AT_ONCE: usize = 8;
 /// Subjects that were looked at before others may look: the table is theirs too.
@@ -109,7 +107,7 @@ impl Follower {
             self.sweep_due = now.plus(SWEEP_EVERY_MS);
             self.sweep();
         }
-        self.view.lasts.answer(now, WAIT_MS_MAX, !look.more);
+        self.view.lasts.answer(!look.more);
         look
     }
 

@@ -16,7 +16,6 @@ use firth_model::ids::{Offset, PartitionId, StreamId};
 use firth_model::limits::LAST_VALUES_LOOK;
 use firth_model::stream_subject::{default_capture, subject_of_stream};
 use firth_model::subject::Subject;
-use firth_model::time::Millis;
 
 use super::state::{Last, LastChange};
 use crate::retained::literal_beginning;
@@ -41,8 +40,8 @@ pub(super) struct Offer {
 /// Somebody who waits until so much was read.
 struct Asked {
     wanted: Vec<(StreamId, PartitionId, Offset)>,
-    /// When the follower first met it.
-    since: Option<Millis>,
+    /// The follower met it before.
+    is_met: bool,
     answer: oneshot::Sender<()>,
 }
 
@@ -153,8 +152,8 @@ impl Lasts {
         offers.by_id.values().filter(|offer| offer.may_have(&begin)).cloned().collect()
     }
 
-    /// Resolves when everything that is durable now was read. `None`: no stream offers what the filter might match.
-    pub fn ready(&self, filter: &Filter, end_of: impl Fn(PartitionId) -> Option<Offset>) -> Option<BoxFuture<'static, ()>> {
+    /// True when everything that is durable now was read; false: nobody reads it. `None`: no stream offers what the filter might match.
+    pub fn ready(&self, filter: &Filter, end_of: impl Fn(PartitionId) -> Option<Offset>) -> Option<BoxFuture<'static, bool>> {
         let offers = self.relevant(filter);
         if offers.is_empty() {
             return None;
@@ -166,15 +165,13 @@ impl Lasts {
         };
         let wanted: Vec<_> = offers.iter().flat_map(ends).collect();
         if self.is_read(&wanted) {
-            return Some(Box::pin(std::future::ready(())));
+            return Some(Box::pin(std::future::ready(true)));
         }
         let (answer, answered) = oneshot::channel();
-        self.asked().push(Asked { wanted, since: None, answer });
+        self.asked().push(Asked { wanted, is_met: false, answer });
         self.waiter.wake();
-        Some(Box::pin(async move {
-            // A follower that ended answers nobody: what it found before is what there is.
-            let _ = answered.await;
-        }))
+        // A follower that ended answers nobody: what it found before is what there is.
+        Some(Box::pin(async move { answered.await.is_ok() }))
     }
 
     fn is_read(&self, wanted: &[(StreamId, PartitionId, Offset)]) -> bool {
@@ -183,17 +180,15 @@ impl Lasts {
         wanted.iter().all(|(stream, partition, end)| next(stream, partition).is_some_and(|next| next >= *end))
     }
 
-    /// After a look: answers who has what it waited for, who asked before a look that found no more to read, and who waited too long.
-    pub(super) fn answer(&self, now: Millis, wait_ms_max: i64, all_read: bool) {
+    /// After a look: answers who has what it waited for, and who asked before a look that found no more to read.
+    pub(super) fn answer(&self, all_read: bool) {
         let mut asked = self.asked();
         for one in std::mem::take(&mut *asked) {
-            let since = one.since.unwrap_or(now);
-            let enough = one.since.is_some() && all_read || now.since(since) >= wait_ms_max;
-            if enough || self.is_read(&one.wanted) {
+            if one.is_met && all_read || self.is_read(&one.wanted) {
                 // Who does not wait any more needs no answer.
                 let _ = one.answer.send(());
-            } else {
-                asked.push(Asked { since: Some(since), ..one });
+            } else if !one.answer.is_closed() {
+                asked.push(Asked { is_met: true, ..one });
             }
         }
     }

@@ -1,7 +1,10 @@
 //! What MQTT does beside its connections.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
+
+use bytes::Bytes;
 
 use firth_gateway::answer::Answer;
 use firth_gateway::connection::Connection;
@@ -18,11 +21,11 @@ use crate::flights::Flight;
 use crate::leave::delay;
 use crate::node::Node;
 use crate::notes::{NOTE_FLIGHT, NOTE_KIND, NOTE_WILL};
-use crate::registry::{SESSION_PREFIX, client_of};
+use crate::registry::{SESSION_PREFIX, client_of, cursor_name};
 use crate::sys;
 use crate::wills::{delay_s, from_note, publish};
 
-/// How often the values under `$SYS` are published.
+/// How often the values under `$SYS` are published, and some sessions are looked at, whether they ended.
 const SYS_INTERVAL: Duration = Duration::from_secs(10);
 
 /// From the start of the node to its stop.
@@ -34,6 +37,7 @@ pub async fn run(node: Arc<Node>, broker: Broker, mut stop: StopSignal) {
         Err(refusal) => tracing::warn!(?refusal, "sessions cannot be listed"),
     }
     node.is_listed.send_replace(true);
+    let mut looked_at = None;
     loop {
         tokio::select! {
             () = tokio::time::sleep(SYS_INTERVAL) => {
@@ -43,6 +47,7 @@ pub async fn run(node: Arc<Node>, broker: Broker, mut stop: StopSignal) {
                     publish(&mut connection, message, None).await;
                 }
                 connection.try_events();
+                looked_at = forget_ended(&node, &mut broker.connect(), looked_at).await;
             }
             () = stop.stopped() => return,
         }
@@ -53,10 +58,7 @@ pub async fn run(node: Arc<Node>, broker: Broker, mut stop: StopSignal) {
 async fn found(node: &Arc<Node>, broker: &Broker, connection: &mut Connection) -> Result<Vec<Text>, Refusal> {
     let (mut ids, mut after) = (Vec::new(), None);
     loop {
-        let list = CursorMove::List { prefix: SESSION_PREFIX.into(), after, max: usize::MAX };
-        let Answer::Cursor(CursorAnswer::List(reports)) = connection.call(Request::Cursor(Box::new(list))).await? else {
-            return Err(Refusal::Conflict);
-        };
+        let reports = list(connection, SESSION_PREFIX.into(), after, usize::MAX).await?;
         let Some(last) = reports.last() else { return Ok(ids) };
         after = Some(last.name.clone());
         for report in &reports {
@@ -65,6 +67,33 @@ async fn found(node: &Arc<Node>, broker: &Broker, connection: &mut Connection) -
         }
         ids.extend(reports.iter().filter_map(|report| client_of(&report.name)).map(|id| id.detached()));
     }
+}
+
+async fn list(connection: &mut Connection, prefix: Bytes, after: Option<Bytes>, max: usize) -> Result<Vec<CursorReport>, Refusal> {
+    match connection.call(Request::Cursor(Box::new(CursorMove::List { prefix, after, max }))).await? {
+        Answer::Cursor(CursorAnswer::List(reports)) => Ok(reports),
+        _ => Err(Refusal::Conflict),
+    }
+}
+
+/// A session whose time is over is dropped by the broker, which tells nobody: looks at some of those behind `after`, and forgets what is
+/// not there any more. Gives the last one that it looked at; `None`: there are no more.
+async fn forget_ended(node: &Node, connection: &mut Connection, after: Option<Text>) -> Option<Text> {
+    let reports = list(connection, SESSION_PREFIX.into(), after.as_ref().map(cursor_name), usize::MAX).await.ok()?;
+    let there: HashSet<Text> = reports.iter().filter_map(|report| client_of(&report.name)).collect();
+    let last = reports.last().and_then(|report| client_of(&report.name)).map(|id| id.detached());
+    for id in node.registry.kept_between(after.as_ref(), last.as_ref()) {
+        // With its place taken nobody makes it anew meanwhile. Who is connected found out when it came.
+        if !there.contains(&id)
+            && let Some(seat) = node.registry.claim_free(id)
+            && let Ok(reports) = list(connection, cursor_name(&seat.id), None, 1).await
+            && reports.first().and_then(|report| client_of(&report.name)).is_none_or(|first| first != seat.id)
+        {
+            node.groups.forget_session(&seat.id);
+            node.registry.dropped(&seat.id);
+        }
+    }
+    last
 }
 
 /// What a session has in flight of shared subscriptions is nobody else's.
@@ -89,5 +118,5 @@ fn restore_will(node: &Arc<Node>, broker: &Broker, report: &CursorReport) {
     let passed_s = u32::try_from(broker.now().since(detached) / 1000).unwrap_or(u32::MAX);
     // One that is over by now, with its session or not, is due.
     let left_s = delay_s(&will, expiry_s).saturating_sub(passed_s);
-    delay(node, broker, &id, will, left_s);
+    delay(node, broker, &id, will, Duration::from_secs(u64::from(left_s)));
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use firth_gateway::answer::Answer;
 use firth_gateway::connection::Connection;
-use firth_gateway::cursors::{Attached, CursorAnswer, CursorMove};
+use firth_gateway::cursors::{Attached, CursorAnswer, CursorMove, Keep};
 use firth_gateway::door::Broker;
 use firth_gateway::link::LinkEnd;
 use firth_gateway::refusal::Refusal;
@@ -16,7 +16,7 @@ use firth_model::spelling::Spelling;
 
 use crate::aliases::Taken;
 use crate::codec::connack::ConnAck;
-use crate::codec::connect::Connect;
+use crate::codec::connect::{Connect, Will};
 use crate::codec::decode::decode_connect;
 use crate::codec::encode::Receiver;
 use crate::codec::fault::DecodeError;
@@ -25,7 +25,7 @@ use crate::codec::property::Properties;
 use crate::codec::reason::ReasonCode;
 use crate::codec::text::Text;
 use crate::codec::version::ProtocolVersion;
-use crate::leave::keep_of;
+use crate::leave::{delay, keep_of};
 use crate::node::Node;
 use crate::notes::NOTE_WILL;
 use crate::reasons::reason_of;
@@ -119,18 +119,28 @@ async fn welcome(node: Arc<Node>, broker: Broker, _wire: &mut Wire, mut connect:
     node.listed().await;
     let seat = node.registry.claim(client.id.clone()).await;
     // A will that waits is not published if its session goes on, and at once if that ends.
-    let mut will = node.delayed.take_back(&client.id).and_then(|will| wills::will_message(&will, broker.now()));
-    if let Some(message) = will.take_if(|_| connect.clean_start) {
+    let mut waiting = node.delayed.take_back(&client.id);
+    let message_of = |(will, _): (Will, Duration)| wills::will_message(&will, broker.now());
+    if let Some(message) = waiting.take_if(|_| connect.clean_start).and_then(message_of) {
         wills::publish_alone(&broker, message, wills::will_receipt(&client.id)).await;
     }
     let mut connection = broker.connect();
-    let attached = attach(&node, &mut connection, &client, &connect).await.map_err(|refusal| match reason_of(&refusal) {
-        ReasonCode::QuotaExceeded => ReasonCode::QuotaExceeded,
-        _ => ReasonCode::ServerUnavailable,
-    })?;
+    let attached = match attach(&node, &mut connection, &client, &connect).await {
+        Ok(attached) => attached,
+        Err(refusal) => {
+            if let Some((will, left)) = waiting {
+                // Nobody came back. Its place is free again by then.
+                delay(&node, &broker, &client.id, will, left.max(Duration::from_secs(1)));
+            }
+            return Err(match reason_of(&refusal) {
+                ReasonCode::QuotaExceeded => ReasonCode::QuotaExceeded,
+                _ => ReasonCode::ServerUnavailable,
+            });
+        }
+    };
     connack.session_present = attached.as_ref().is_some_and(|attached| attached.found && !connect.clean_start);
     // What the session kept of it went with the session.
-    if let Some(message) = will.filter(|_| !connack.session_present) {
+    if let Some(message) = waiting.filter(|_| !connack.session_present).and_then(message_of) {
         wills::publish_alone(&broker, message, None).await;
     }
     Ok(Ready { node, broker, client, seat, connection, connect, attached, connack })
@@ -201,17 +211,29 @@ async fn attach(node: &Node, connection: &mut Connection, client: &Client, conne
     let Answer::Cursor(CursorAnswer::Attached(attached)) = connection.call(Request::Cursor(Box::new(attach))).await? else {
         return Err(Refusal::Conflict);
     };
-    if connect.clean_start && may_exist {
+    if may_exist && !attached.found {
         node.groups.forget_session(&client.id);
     }
     node.registry.made(&client.id);
+    if let Err(refusal) = keep_will(connection, &attached, client, connect).await {
+        // Nobody is connected after all: a session that was there waits on, and one that was not is none.
+        let keep = (!attached.found).then_some(Keep::For(0));
+        let detach = CursorMove::Detach { attachment: attached.attachment, keep };
+        connection.call(Request::Cursor(Box::new(detach))).await?;
+        return Err(refusal);
+    }
+    Ok(Some(*attached))
+}
+
+/// Puts the client's will, or none, in the place of what its session keeps.
+async fn keep_will(connection: &mut Connection, attached: &Attached, client: &Client, connect: &Connect) -> Result<(), Refusal> {
     let note = connect.will.as_ref().and_then(|will| wills::to_note(will, client.expiry_s));
     let had_note = attached.notes.iter().any(|(number, _)| *number == NOTE_WILL);
     if note.is_some() || had_note {
         let keep = CursorMove::Note { attachment: attached.attachment, notes: vec![(NOTE_WILL, note)] };
         connection.call(Request::Cursor(Box::new(keep))).await?;
     }
-    Ok(Some(*attached))
+    Ok(())
 }
 
 fn none_was_there(refusal: Refusal) -> Result<(), Refusal> {

@@ -116,6 +116,11 @@ impl Flights {
         self.flying.values().filter(|flight| flight.partition == partition).map(|flight| flight.offset).collect()
     }
 
+    /// Offsets that are in flight of a shared subscription.
+    pub fn of_share(&self, text: &Text) -> Vec<Offset> {
+        self.flying.values().filter(|flight| flight.share == *text).map(|flight| flight.offset).collect()
+    }
+
     /// A message is about to be sent. Gives its slot.
     pub fn begin(&mut self, flight: Flight) -> u32 {
         let slot = self.slot();
@@ -185,16 +190,11 @@ impl Flights {
         }
     }
 
+    /// See [`crate::session::Durable::end_replay`].
     pub fn end_replay(&mut self, slot: u32) {
         if self.replaying.remove(&slot).is_some() {
             self.notes.insert(NOTE_REPLAY | slot, None);
         }
-    }
-
-    /// The subscription is over.
-    pub fn end_replays_of(&mut self, text: &Text) {
-        let slots: Vec<u32> = self.replaying.iter().filter(|(_, replaying)| replaying.text == *text).map(|(slot, _)| *slot).collect();
-        slots.into_iter().for_each(|slot| self.end_replay(slot));
     }
 
     /// Nothing changed since the last flush.

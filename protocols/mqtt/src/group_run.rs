@@ -41,7 +41,7 @@ pub async fn run(node: Arc<Node>, broker: Broker, group: Arc<Group>) {
             Ok((mut run, found)) => {
                 group.ready(&Ok((run.attachment, run.partition)));
                 let fenced = run.serve().await;
-                group.ready(&Err(Refusal::Conflict));
+                group.pause();
                 if !fenced {
                     let keep = if found { Keep::For(FOUND_KEEP_MS) } else { Keep::For(0) };
                     let detach = CursorMove::Detach { attachment: run.attachment, keep: Some(keep) };
@@ -88,7 +88,7 @@ impl Run {
         loop {
             self.settle();
             self.hand_out();
-            if group.is_deserted() {
+            if group.pause_if_deserted() {
                 self.settle();
                 return false;
             }

@@ -65,7 +65,7 @@ impl Session {
             }
         }
         if let Some((will, delay_s)) = delayed {
-            delay(&node, &broker, &client.id, will, delay_s);
+            delay(&node, &broker, &client.id, will, Duration::from_secs(u64::from(delay_s)));
         }
         drop(seat);
         let _ = tokio::time::timeout(GOODBYE_TIME, wire.close()).await;
@@ -114,7 +114,7 @@ impl Session {
 }
 
 /// Publishes a will after its delay.
-pub fn delay(node: &Arc<Node>, broker: &Broker, id: &Text, will: Will, delay_s: u32) {
+pub fn delay(node: &Arc<Node>, broker: &Broker, id: &Text, will: Will, delay: Duration) {
     let (own, broker, key) = (node.clone(), broker.clone(), id.clone());
     let fire = async move |will: Will| {
         let Some(message) = will_message(&will, broker.now()).filter(|message| !is_reserved(&message.subject)) else { return };
@@ -123,7 +123,7 @@ pub fn delay(node: &Arc<Node>, broker: &Broker, id: &Text, will: Will, delay_s: 
         let receipt = seat.as_ref().and_then(|seat| will_receipt(&seat.id));
         publish_alone(&broker, message, receipt).await;
     };
-    node.delayed.schedule(id, will, Duration::from_secs(u64::from(delay_s)), fire, node.clone());
+    node.delayed.schedule(id, will, delay, fire, node.clone());
 }
 
 /// Asks, whatever it takes; nobody waits for the answer.

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -18,6 +19,9 @@ use firth_model::limits::MQTT_LEG_READ_BYTES;
 use firth_model::subject::Subject;
 
 use crate::window::{Origin, Source};
+
+/// When a store is asked again that could not be reached.
+pub const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// A record of a leg, the next of its session.
 #[derive(Debug)]
@@ -202,7 +206,9 @@ impl Legs {
         let mut nothing = true;
         for reader in &mut self.readers {
             if !reader.parked && reader.ahead.is_empty() {
-                reader.parked = view.park(reader.partition, reader.next, &self.waiter);
+                // To a leg whose stream is gone nothing comes any more.
+                let is_gone = view.bounds(reader.partition).is_none();
+                reader.parked = is_gone || view.park(reader.partition, reader.next, &self.waiter);
                 nothing &= reader.parked;
             }
         }
@@ -232,7 +238,7 @@ impl Reader {
             match view.read(self.partition, self.next, MQTT_LEG_READ_BYTES) {
                 ReadNow::Ready(records) if records.batches.is_empty() => return None,
                 ReadNow::Ready(records) => self.take(&records),
-                ReadNow::Behind => return Some(view.read_behind(self.partition, self.next, MQTT_LEG_READ_BYTES)),
+                ReadNow::Behind => return Some(Box::pin(patient(view.read_behind(self.partition, self.next, MQTT_LEG_READ_BYTES)))),
                 ReadNow::Refused(Refusal::OffsetOutOfRange { log_start, .. }) if log_start > self.next => self.next = log_start,
                 ReadNow::Refused(_) => return None,
             }
@@ -279,6 +285,15 @@ impl Reader {
     }
 }
 
+/// A read that could not be done now is not tried again at once.
+async fn patient(reading: BoxFuture<'static, Result<Records, Refusal>>) -> Result<Records, Refusal> {
+    let records = reading.await;
+    if let Err(Refusal::Unavailable | Refusal::Overloaded) = records {
+        tokio::time::sleep(AGAIN_AFTER).await;
+    }
+    records
+}
+
 /// The offset behind a batch.
 fn end_of(batch: &Bytes) -> Option<Offset> {
     let header = BatchHeader::parse(batch).ok()?;
@@ -299,4 +314,38 @@ pub enum Handed {
     Marked(u16),
     /// At QoS 2, PUBREC came.
     Received(u16),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use crate::test_view::{OFFERED, TestView};
+
+    fn legs() -> Legs {
+        let mut legs = Legs::default();
+        let filter = Filter::parse("a").expect("a filter");
+        let (bound_at, floor, note) = (Position(0), Offset(0), Bytes::new());
+        legs.add(&Leg { filter, note, partition: OFFERED, bound_at, floor, settled: Vec::new(), marks: Vec::new(), attempts: Vec::new() });
+        legs
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_cannot_be_reached_is_not_asked_without_a_pause() {
+        let (mut legs, view) = (legs(), TestView { is_unreachable: true, ..TestView::default() });
+        let began = tokio::time::Instant::now();
+        for _ in 0..10 {
+            assert!(!legs.fill(&view, None), "it lies behind what memory holds");
+            legs.read_cold().await;
+        }
+        assert_eq!(began.elapsed(), AGAIN_AFTER * 10);
+    }
+
+    #[test]
+    fn a_leg_whose_stream_is_gone_waits() {
+        let mut legs = legs();
+        let view = TestView::default();
+        assert!(legs.fill(&view, None) && legs.take().is_none());
+        assert!(legs.park(&view) && !legs.is_due(None), "nothing is to be looked for at once");
+    }
 }

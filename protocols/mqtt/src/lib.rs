@@ -40,6 +40,8 @@ pub mod shares;
 pub mod subscribing;
 pub mod subscriptions;
 pub mod sys;
+#[cfg(test)]
+mod test_view;
 pub mod websocket;
 pub mod wills;
 pub mod window;

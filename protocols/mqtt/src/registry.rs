@@ -2,7 +2,8 @@
 //!
 //! And what their sessions keep in memory.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::ops::Bound;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -24,7 +25,7 @@ pub struct Registry {
 struct State {
     seats: HashMap<Text, Arc<Chair>>,
     /// Persistent sessions; `None` until the broker said which there are.
-    kept: Option<HashSet<Text>>,
+    kept: Option<BTreeSet<Text>>,
 }
 
 /// What a connection sits on.
@@ -161,6 +162,14 @@ impl Registry {
         }
     }
 
+    /// Persistent sessions with identifiers behind `after`, up to `last` if it is given, in their order.
+    pub fn kept_between(&self, after: Option<&Text>, last: Option<&Text>) -> Vec<Text> {
+        let state = self.lock();
+        let Some(kept) = &state.kept else { return Vec::new() };
+        let behind = kept.range::<Text, _>((after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded));
+        behind.take_while(|id| last.is_none_or(|last| *id <= last)).cloned().collect()
+    }
+
     /// Whether there may be a persistent session of this identifier.
     pub fn may_exist(&self, id: &Text) -> bool {
         self.lock().kept.as_ref().is_none_or(|kept| kept.contains(id))
@@ -253,6 +262,21 @@ mod tests {
         drop(third);
         assert!(described.await.is_err());
         assert_eq!(registry.connected(), 0);
+    }
+
+    #[test]
+    fn kept_sessions_are_found_by_their_names() {
+        let registry = Registry::default();
+        registry.made(&Text::fixed("early"));
+        registry.found(["c", "a", "b", "d"].into_iter().map(Text::fixed));
+        registry.dropped(&Text::fixed("b"));
+        let between = |after: Option<&'static str>, last: Option<&'static str>| {
+            let (after, last) = (after.map(Text::fixed), last.map(Text::fixed));
+            registry.kept_between(after.as_ref(), last.as_ref()).iter().map(|id| id.as_str().to_owned()).collect::<String>()
+        };
+        assert_eq!(between(None, Some("c")), "ac");
+        assert_eq!(between(Some("a"), None), "cd");
+        assert_eq!(between(Some("d"), None), "");
     }
 
     #[test]

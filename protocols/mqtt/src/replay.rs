@@ -16,6 +16,7 @@ use firth_model::ids::{Offset, PartitionId, Position};
 use firth_model::limits::MQTT_RETAINED_ROUND;
 use firth_model::subject::Subject;
 
+use crate::legs::AGAIN_AFTER;
 use crate::sessions::Listing;
 
 /// What comes before everything that was published later.
@@ -58,7 +59,7 @@ struct Retained {
     partition: PartitionId,
     offsets: VecDeque<Offset>,
     slot: Option<u32>,
-    /// Last values were looked for before.
+    /// Last values were sent before: those of their subjects are done.
     beside_lasts: bool,
 }
 
@@ -66,17 +67,19 @@ struct Retained {
 struct Lasts {
     filter: Filter,
     /// They are being found.
-    ready: Option<BoxFuture<'static, ()>>,
+    ready: Option<BoxFuture<'static, bool>>,
+    /// They were not all found in time: of a subject that has a retained message that one goes out, whatever is found meanwhile.
+    late: bool,
     from: Option<LastsFrom>,
+    /// What goes out behind them.
+    then: Option<Retained>,
 }
 
 /// What a round found, and what is left of its job.
 type Round = (Vec<Replayed>, Option<Job>);
 
-/// How long the first last values are waited for.
+/// How long the first last values are waited for. Nobody else bounds it.
 const READY_MAX: Duration = Duration::from_secs(1);
-/// When a store is asked again that could not be reached.
-const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// What is sent again belongs to no subscription.
 const NONE: u32 = u32::MAX;
@@ -85,15 +88,22 @@ impl Replays {
     /// What streams offer; before what is retained, of which it has what is newer.
     pub fn add_lasts(&mut self, subscription: u32, filter: &Filter, view: &dyn LogView) {
         if let Some(ready) = view.last_values_ready(filter) {
-            self.jobs.push_back((subscription, Job::Lasts(Lasts { filter: filter.clone(), ready: Some(ready), from: None })));
+            let lasts = Lasts { filter: filter.clone(), ready: Some(ready), late: false, from: None, then: None };
+            self.jobs.push_back((subscription, Job::Lasts(lasts)));
         }
     }
 
     /// What is stored. With a slot its end is told.
     pub fn add(&mut self, subscription: u32, partition: PartitionId, offsets: Vec<Offset>, slot: Option<u32>) {
-        let is_lasts = |(number, job): &(u32, Job)| *number == subscription && matches!(job, Job::Lasts(_));
-        let beside_lasts = self.jobs.iter().any(is_lasts);
-        self.jobs.push_back((subscription, Job::Retained(Retained { partition, offsets: offsets.into(), slot, beside_lasts })));
+        let retained = Retained { partition, offsets: offsets.into(), slot, beside_lasts: false };
+        let lasts = self.jobs.iter_mut().rev().find_map(|(number, job)| match job {
+            Job::Lasts(lasts) if *number == subscription && lasts.then.is_none() => Some(lasts),
+            _ => None,
+        });
+        match lasts {
+            Some(lasts) => lasts.then = Some(retained),
+            None => self.jobs.push_back((subscription, Job::Retained(retained))),
+        }
     }
 
     pub fn add_sessions(&mut self, subscription: u32, listing: Listing) {
@@ -176,14 +186,17 @@ impl Replayed {
 
 impl Lasts {
     /// Some last values; where there is a retained message too, the newer of both.
-    async fn round(self, view: Arc<dyn LogView>, subscription: u32) -> Round {
-        if let Some(ready) = self.ready {
+    async fn round(mut self, view: Arc<dyn LogView>, subscription: u32) -> Round {
+        if let Some(ready) = self.ready.take() {
             // What is not found by then comes live, or to who subscribes later.
-            let _ = tokio::time::timeout(READY_MAX, ready).await;
+            self.late = !tokio::time::timeout(READY_MAX, ready).await.unwrap_or(false);
         }
         let LastValues { values, next } = view.last_values(&self.filter, self.from.as_ref(), MQTT_RETAINED_ROUND);
         let mut found = Vec::new();
         for LastValue { subject, partition, offset, retained } in values {
+            if self.late && retained.is_some() {
+                continue;
+            }
             let Ok(subject) = Subject::from_text(subject) else { continue };
             let last = read_one(&view, partition, offset).await.filter(|(read, _)| read.message.value.is_some());
             let last = last.map(|(mut read, position)| {
@@ -204,7 +217,11 @@ impl Lasts {
                 last_value,
             }));
         }
-        let rest = next.map(|next| Job::Lasts(Lasts { filter: self.filter, ready: None, from: Some(next) }));
+        let (late, then) = (self.late, self.then.take());
+        let rest = match next {
+            Some(next) => Some(Job::Lasts(Lasts { from: Some(next), then, ..self })),
+            None => then.map(|retained| Job::Retained(Retained { beside_lasts: !late, ..retained })),
+        };
         (found, rest)
     }
 }
@@ -263,4 +280,45 @@ async fn read_one(view: &Arc<dyn LogView>, partition: PartitionId, offset: Offse
     let unknown = Subject::parse("").expect("one empty level");
     let stored = stored::messages(batch, offset, &unknown).unwrap_or_default().into_iter().find(|stored| stored.offset == offset)?;
     Some((stored, *position))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use bytes::Bytes;
+
+    use crate::test_view::{RETAINED, TestView};
+
+    /// What a subscriber is sent.
+    async fn sent(found_after: Option<Duration>, finds: bool) -> Vec<Bytes> {
+        let view: Arc<dyn LogView> = Arc::new(TestView { found_after, finds, has_records: true, ..TestView::default() });
+        let mut replays = Replays::default();
+        replays.add_lasts(7, &Filter::parse("a").expect("a filter"), &*view);
+        replays.add(7, RETAINED, vec![Offset(0)], None);
+        let mut sent = Vec::new();
+        while replays.is_active() {
+            replays.go_on(&view);
+            replays.read().await;
+            while let Some(replayed) = replays.pop() {
+                let Replayed::Retained { subscription: 7, message, .. } = replayed else { panic!("{replayed:?}") };
+                sent.push(message.value.clone().expect("a value"));
+            }
+        }
+        sent
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_a_last_value_and_a_retained_message_the_newer_comes() {
+        assert_eq!(sent(Some(Duration::ZERO), true).await, ["last"]);
+    }
+
+    /// What finds last values is behind: it catches up while they are looked at, or was half done.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_retained_comes_when_last_values_are_late() {
+        for finds in [false, true] {
+            assert_eq!(sent(Some(READY_MAX * 2), finds).await, ["retained"], "finds: {finds}");
+            assert_eq!(sent(None, finds).await, ["retained"], "finds: {finds}");
+        }
+    }
 }

@@ -44,8 +44,7 @@ impl Session {
             if attached.interrupted
                 && let Some(bounds) = self.broker.view().bounds(leg.partition)
             {
-                let sent_up_to = Offset(leg.floor.0 + u64::from(self.node.settings.in_flight_max));
-                durable.doubtful.insert(leg.partition, bounds.durable_end.min(sent_up_to));
+                durable.doubtful.insert(leg.partition, bounds.durable_end.min(sent_up_to(leg, self.node.settings.in_flight_max)));
             }
             if leg.note == CLOSING_NOTE {
                 durable.legs.set_closing(leg.partition, true);
@@ -126,7 +125,7 @@ impl Session {
             let subscribed = self.subscriptions.number_of(&text).and_then(|number| Some((number, self.subscriptions.get(number)?)));
             let stored = subscribed.and_then(|(number, one)| Some((number, self.broker.view().retained(&one.filter)?)));
             let Some((number, (partition, mut offsets))) = stored else {
-                durable.flights.end_replay(slot);
+                durable.end_replay(slot);
                 continue;
             };
             if interrupted {
@@ -146,5 +145,46 @@ impl Session {
         if !shared {
             self.connection.subscribe(number, filter, self.node.settings.live_overflow);
         }
+    }
+}
+
+/// The offset behind the first so many records of a leg that are not settled: an earlier connection had no more of them in flight.
+fn sent_up_to(leg: &Leg, in_flight_max: u16) -> Offset {
+    let (mut at, mut left) = (leg.floor.0, u64::from(in_flight_max));
+    for (from, to) in &leg.settled {
+        let gap = from.0.saturating_sub(at);
+        if gap >= left {
+            break;
+        }
+        left -= gap;
+        at = to.0;
+    }
+    Offset(at + left)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use bytes::Bytes;
+    use firth_model::filter::Filter;
+    use firth_model::ids::{PartitionId, Position};
+
+    #[test]
+    fn what_is_settled_behind_a_slow_message_was_in_flight_before() {
+        let leg = |settled: &[(u64, u64)]| Leg {
+            filter: Filter::parse("a").expect("a filter"),
+            note: Bytes::new(),
+            partition: PartitionId(1),
+            bound_at: Position(0),
+            floor: Offset(10),
+            settled: settled.iter().map(|(from, to)| (Offset(*from), Offset(*to))).collect(),
+            marks: Vec::new(),
+            attempts: Vec::new(),
+        };
+        assert_eq!(sent_up_to(&leg(&[]), 5), Offset(15));
+        assert_eq!(sent_up_to(&leg(&[(11, 1000)]), 5), Offset(1004), "one below, four above");
+        assert_eq!(sent_up_to(&leg(&[(11, 20), (22, 30), (40, 50)]), 5), Offset(32));
+        assert_eq!(sent_up_to(&leg(&[(15, 20)]), 5), Offset(15));
     }
 }

@@ -72,6 +72,13 @@ pub struct Durable {
 }
 
 impl Durable {
+    /// The subscription is over: it needs nothing any more of what was retained.
+    pub fn end_replays_of(&mut self, text: &Text) {
+        for (slot, _) in self.flights.replays().into_iter().filter(|(_, replaying)| replaying.text == *text) {
+            self.end_replay(slot);
+        }
+    }
+
     /// A new subscription has all that was retained.
     pub fn end_replay(&mut self, slot: u32) {
         self.flights.end_replay(slot);
@@ -329,7 +336,8 @@ impl Session {
     /// Ends legs of which nothing is in flight any more.
     pub fn end_closing(&mut self) {
         let Some(durable) = &self.durable else { return };
-        if durable.closing.is_empty() {
+        // A SUBSCRIBE in work may be about to take one of them up again.
+        if durable.closing.is_empty() || self.operation.is_some() {
             return;
         }
         let attachment = durable.attachment;
@@ -351,5 +359,55 @@ impl Session {
         if self.client.version.has_properties() {
             self.send(&Packet::Disconnect(Disconnect::because(reason)));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use firth_gateway::cursors::CursorId;
+    use firth_model::ids::Position;
+
+    use crate::flights::Replaying;
+
+    fn durable() -> Durable {
+        Durable {
+            attachment: Attachment { cursor: CursorId(1), generation: 1 },
+            legs: Legs::default(),
+            handed: HandedOut::default(),
+            flights: Flights::default(),
+            settles: Vec::new(),
+            marking: Vec::new(),
+            notes: HashSet::new(),
+            doubtful: HashMap::new(),
+            closing: HashMap::new(),
+        }
+    }
+
+    /// Who unsubscribes and subscribes again is sent what is retained for the first time, without DUP.
+    #[test]
+    fn with_its_last_replay_goes_the_doubt_about_it() {
+        let (retained, leg) = (PartitionId(1), PartitionId(2));
+        let mut durable = durable();
+        durable.legs.add(&firth_gateway::cursors::Leg {
+            filter: Filter::parse("a/#").expect("a filter"),
+            note: bytes::Bytes::new(),
+            partition: leg,
+            bound_at: Position(0),
+            floor: Offset(0),
+            settled: Vec::new(),
+            marks: Vec::new(),
+            attempts: Vec::new(),
+        });
+        let (one, other) = (Text::fixed("a/#"), Text::fixed("b/#"));
+        for text in [&one, &other] {
+            durable.flights.begin_replay(Replaying { next: Offset(0), end: Offset(9), text: text.clone() });
+        }
+        durable.doubtful.extend([(retained, Offset(9)), (leg, Offset(3))]);
+        durable.end_replays_of(&one);
+        assert_eq!((durable.flights.replays().len(), durable.doubtful.len()), (1, 2));
+        durable.end_replays_of(&other);
+        assert_eq!((durable.flights.is_replaying(), durable.doubtful), (false, HashMap::from([(leg, Offset(3))])));
     }
 }

@@ -130,7 +130,7 @@ async fn messages(node: &Node, broker: &Broker, filter: &Filter, found: Found, w
 /// Ends the session of a client, who is sent away if connected; durable when this returns. Whether there was one.
 pub async fn remove(node: &Node, broker: &Broker, id: Text) -> Result<bool, Refusal> {
     let (seat, was_connected) = node.registry.evict(id).await;
-    if let Some(message) = node.delayed.take_back(&seat.id).and_then(|will| will_message(&will, broker.now())) {
+    if let Some(message) = node.delayed.take_back(&seat.id).and_then(|(will, _)| will_message(&will, broker.now())) {
         publish_alone(broker, message, will_receipt(&seat.id)).await;
     }
     let mut connection = broker.connect();

@@ -208,7 +208,7 @@ impl Groups {
     /// A session is no more: it is in no group.
     pub fn forget_session(&self, client: &Text) {
         let groups: Vec<Arc<Group>> = self.lock().values().cloned().collect();
-        groups.iter().for_each(|group| group.unsubscribe(client));
+        groups.iter().for_each(|group| group.unsubscribe(client, &[]));
         for held in self.lock_held().values_mut() {
             held.ended.extend(held.by_client.remove(client).unwrap_or_default());
         }
@@ -251,19 +251,34 @@ impl Group {
         self.bell.notify_one();
     }
 
-    /// The session is not subscribed any more; what it has in flight ends with that.
-    pub fn unsubscribe(&self, client: &Text) {
+    /// The session is not subscribed any more; what it has in flight while it is away ends with that. `flights` goes on between the client
+    /// and its session: a group that nobody else is subscribed to could not be told how it ends.
+    pub fn unsubscribe(&self, client: &Text, flights: &[Offset]) {
         let mut state = self.lock();
         state.subscribers.remove(client);
         state.members.retain(|member| member.client != *client);
         let ended = state.in_flight.remove(client).unwrap_or_default();
         state.settled.extend(ended);
+        if state.subscribers.is_empty() {
+            state.settled.extend(flights);
+        }
         drop(state);
         self.bell.notify_one();
     }
 
-    pub fn is_deserted(&self) -> bool {
-        self.lock().subscribers.is_empty()
+    /// Whether nobody is subscribed any more. Then it is not ready either: who joins from now on waits until it is again.
+    pub fn pause_if_deserted(&self) -> bool {
+        let mut state = self.lock();
+        let deserted = state.subscribers.is_empty();
+        if deserted {
+            state.place = None;
+        }
+        deserted
+    }
+
+    /// It is not ready for a while.
+    pub fn pause(&self) {
+        self.lock().place = None;
     }
 
     pub fn settle(&self, offset: Offset) {
@@ -346,5 +361,37 @@ impl State {
             self.members.push(member);
         }
         inbox.push(Handout::Joined { at, number, result });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use firth_gateway::cursors::CursorId;
+
+    /// Its cursor is about to be dropped: a subscription that was confirmed then would miss messages.
+    #[test]
+    fn who_joins_a_group_at_its_end_waits_for_its_next_beginning() {
+        let (text, filter) = (Text::fixed("$share/g/a"), Filter::parse("a").expect("a filter"));
+        let place = (Attachment { cursor: CursorId(1), generation: 1 }, PartitionId(7));
+        let (one, other) = (Text::fixed("one"), Text::fixed("other"));
+        let groups = Groups::default();
+        let (group, fresh) = groups.enter(&text, "g", &filter, &one);
+        group.ready(&Ok(place));
+        let inbox = Arc::new(MemberInbox::default());
+        group.join(&one, 0, 3, &inbox);
+        assert_eq!((fresh, inbox.take_joined()), (true, vec![(3, 0, Ok(PartitionId(7)))]));
+        assert!(!group.pause_if_deserted());
+        group.unsubscribe(&one, &[Offset(4)]);
+        assert_eq!(group.take_settled(), [Offset(4)], "nobody else is told how that ends");
+        assert!(group.pause_if_deserted());
+        let (same, fresh) = groups.enter(&text, "g", &filter, &other);
+        same.join(&other, 1, 5, &inbox);
+        group.pause();
+        assert_eq!((fresh, inbox.take_joined()), (false, Vec::new()));
+        assert!(!groups.forget(&group));
+        group.ready(&Ok(place));
+        assert_eq!(inbox.take_joined(), [(5, 1, Ok(PartitionId(7)))]);
     }
 }

@@ -35,7 +35,8 @@ impl Session {
         let Some(memberships) = &self.memberships else { return };
         if let Some(group) = memberships.group_of(text) {
             group.part(&self.client.id, &memberships.inbox);
-            group.unsubscribe(&self.client.id);
+            let flights = self.durable.as_ref().map(|durable| durable.flights.of_share(text)).unwrap_or_default();
+            group.unsubscribe(&self.client.id, &flights);
         }
     }
 
@@ -115,7 +116,7 @@ impl Session {
         for group in memberships.groups() {
             group.part(&self.client.id, &memberships.inbox);
             if !session_stays {
-                group.unsubscribe(&self.client.id);
+                group.unsubscribe(&self.client.id, &[]);
             }
         }
     }
@@ -127,8 +128,8 @@ impl Session {
         let mut settles = Vec::new();
         for slot in durable.flights.take_finished() {
             let Some(Flight { share, partition, offset, .. }) = durable.flights.get(slot).cloned() else { continue };
-            let member = self.memberships.as_mut();
-            let Some(group) = member.as_ref().and_then(|member| member.group_of(&share)).or_else(|| self.node.groups.find(&share)) else {
+            // Of a group that ended with its last member there is nobody to tell.
+            let Some(group) = self.node.groups.find(&share) else {
                 durable.flights.forget(slot);
                 continue;
             };
@@ -136,7 +137,11 @@ impl Session {
                 durable.flights.finish_later(slot);
                 continue;
             };
-            member.into_iter().for_each(|member| member.forget(&group, offset));
+            if let Some(member) = &mut self.memberships
+                && let Some(group) = member.group_of(&share)
+            {
+                member.forget(&group, offset);
+            }
             settles.push((attachment, Settle { partition, what: Settlement::Done { from: offset, to: offset.plus(1) } }));
             durable.flights.forget(slot);
         }

@@ -175,7 +175,7 @@ impl Session {
         }
         self.connection.unsubscribe(number);
         self.replays.forget(number);
-        self.durable.iter_mut().for_each(|durable| durable.flights.end_replays_of(text));
+        self.durable.iter_mut().for_each(|durable| durable.end_replays_of(text));
         if let Some(attachment) = self.durable.as_ref().map(|durable| durable.attachment) {
             let mut moves = Vec::new();
             if let Some(partition) = removed.leg {

@@ -6,6 +6,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use firth_model::filter::Filter;
 use firth_model::ids::PartitionId;
+use firth_model::limits::MQTT_SUBSCRIPTIONS_MAX;
 use firth_model::spelling::Spelling;
 use firth_model::subject::Subject;
 
@@ -30,12 +31,28 @@ pub struct Subscribed {
     pub note: Option<u32>,
 }
 
-/// The subscriptions of one client, by the number that live deliveries name and by topic filter.
+/// The subscriptions of one client, by the number that live deliveries name and by topic filter. A number is not given again soon: what was
+/// published before its subscription ended may still be on its way.
 #[derive(Debug, Default)]
 pub struct Subscriptions {
-    slots: Vec<Option<Box<Subscribed>>>,
+    slots: Vec<Slot>,
     by_text: HashMap<Text, u32>,
+    /// The next numbers of slots that are free.
     free: Vec<u32>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    number: u32,
+    held: Option<Box<Subscribed>>,
+}
+
+/// The lower bits of a number are its slot's place, the others count how often that was used.
+const PLACE_BITS: u32 = 17;
+const _: () = assert!(MQTT_SUBSCRIPTIONS_MAX < 1 << PLACE_BITS);
+
+fn place_of(number: u32) -> usize {
+    (number & ((1 << PLACE_BITS) - 1)) as usize
 }
 
 /// How a message is to reach a client, of all its subscriptions that match.
@@ -62,39 +79,36 @@ impl Subscriptions {
     }
 
     pub fn get(&self, number: u32) -> Option<&Subscribed> {
-        self.slots.get(usize::try_from(number).ok()?)?.as_deref()
+        self.slots.get(place_of(number)).filter(|slot| slot.number == number)?.held.as_deref()
     }
 
     pub fn get_mut(&mut self, number: u32) -> Option<&mut Subscribed> {
-        self.slots.get_mut(usize::try_from(number).ok()?)?.as_deref_mut()
+        self.slots.get_mut(place_of(number)).filter(|slot| slot.number == number)?.held.as_deref_mut()
     }
 
     /// Adds a subscription, or puts it in the place of the one with its topic filter. Gives its number.
     pub fn put(&mut self, subscribed: Subscribed) -> u32 {
-        let number = match self.by_text.get(&subscribed.text) {
-            Some(number) => *number,
-            None => {
-                let number = self.free.pop().unwrap_or_else(|| {
-                    self.slots.push(None);
-                    u32::try_from(self.slots.len() - 1).expect("a client has fewer subscriptions")
-                });
-                self.by_text.insert(subscribed.text.clone(), number);
-                number
-            }
-        };
-        self.slots[number as usize] = Some(Box::new(subscribed));
+        let known = self.by_text.get(&subscribed.text).copied();
+        let number = known.or_else(|| self.free.pop()).unwrap_or_else(|| {
+            self.slots.push(Slot { number: 0, held: None });
+            u32::try_from(self.slots.len() - 1).expect("a client has fewer subscriptions")
+        });
+        if known.is_none() {
+            self.by_text.insert(subscribed.text.clone(), number);
+        }
+        self.slots[place_of(number)] = Slot { number, held: Some(Box::new(subscribed)) };
         number
     }
 
     pub fn remove(&mut self, number: u32) -> Option<Subscribed> {
-        let slot = self.slots.get_mut(usize::try_from(number).ok()?)?.take()?;
-        self.by_text.remove(&slot.text);
-        self.free.push(number);
-        Some(*slot)
+        let held = self.slots.get_mut(place_of(number)).filter(|slot| slot.number == number)?.held.take()?;
+        self.by_text.remove(&held.text);
+        self.free.push(number.wrapping_add(1 << PLACE_BITS));
+        Some(*held)
     }
 
     pub fn all(&self) -> impl Iterator<Item = (u32, &Subscribed)> {
-        (0u32..).zip(&self.slots).filter_map(|(number, slot)| Some((number, slot.as_deref()?)))
+        self.slots.iter().filter_map(|slot| Some((slot.number, slot.held.as_deref()?)))
     }
 
     /// How a live message arrives that matched these subscriptions; `own`: the client published it. `None`: it does not.
@@ -214,8 +228,22 @@ mod tests {
         let own = table.grant_for(&Subject::parse("a/b").expect("a subject"), true).expect("one is left");
         assert_eq!((own.qos, own.identifiers.len()), (QoS::AtMostOnce, 1));
         assert_eq!(table.put(subscribed("a/b", QoS::AtMostOnce, 0)), numbers[1], "in place");
-        table.remove(numbers[0]);
-        assert_eq!(table.put(subscribed("c", QoS::AtMostOnce, 0)), numbers[0]);
         assert_eq!(table.grant_of(&[99], false), None);
+    }
+    /// What was on its way to a subscription that is over does not come by another one.
+    #[test]
+    fn numbers_are_not_given_again_soon() {
+        let mut table = Subscriptions::default();
+        let (first, other) = (table.put(subscribed("a", QoS::AtMostOnce, 1)), table.put(subscribed("b", QoS::AtMostOnce, 2)));
+        let mut last = first;
+        for _ in 0..100 {
+            assert_eq!(table.remove(last).map(|one| one.text), Some(Text::fixed("a")));
+            assert!(table.remove(last).is_none() && table.get(last).is_none());
+            last = table.put(subscribed("a", QoS::AtMostOnce, 3));
+            assert_eq!((table.number_of(&Text::fixed("a")), table.count(), table.slots.len()), (Some(last), 2, 2));
+            assert_eq!(table.grant_of(&[first], false), None);
+        }
+        let numbers: Vec<u32> = table.all().map(|(number, _)| number).collect();
+        assert_eq!(numbers, [last, other]);
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use firth_gateway::answer::{Event, Tag};
 use firth_gateway::connection::{Connection, Full};
@@ -34,6 +35,7 @@ pub struct Delayed {
 
 struct Waiting {
     will: Will,
+    due: Instant,
     timer: Option<AbortHandle>,
     number: u64,
 }
@@ -58,7 +60,8 @@ impl Delayed {
             }
         });
         let timer = Some(timer.abort_handle());
-        if let Some(Waiting { timer: Some(before), .. }) = waiting.insert(id.clone(), Waiting { will, timer, number }) {
+        let due = Instant::now() + delay;
+        if let Some(Waiting { timer: Some(before), .. }) = waiting.insert(id.clone(), Waiting { will, due, timer, number }) {
             before.abort();
         }
     }
@@ -71,13 +74,13 @@ impl Delayed {
         waiting.remove(id).map(|due| due.will)
     }
 
-    /// The will of a client that came back before it was due.
-    pub fn take_back(&self, id: &Text) -> Option<Will> {
-        let Waiting { will, timer, .. } = self.lock().remove(id)?;
+    /// The will of a client that came back before it was due, and the rest of its delay.
+    pub fn take_back(&self, id: &Text) -> Option<(Will, Duration)> {
+        let Waiting { will, due, timer, .. } = self.lock().remove(id)?;
         if let Some(timer) = timer {
             timer.abort();
         }
-        Some(will)
+        Some((will, due.saturating_duration_since(Instant::now())))
     }
 }
 
@@ -190,7 +193,7 @@ mod tests {
             },
             held.clone(),
         );
-        assert_eq!(held.0.take_back(&Text::fixed("a")), Some(will()));
+        assert_eq!(held.0.take_back(&Text::fixed("a")), Some((will(), Duration::from_secs(1))));
         assert_eq!(heard.recv().await, None, "nobody is left to say anything");
     }
 }
