@@ -50,6 +50,7 @@ const MQTT: &[&str] = &[
     "mqtt/test_flow.py",
     "mqtt/test_format.py",
     "mqtt/test_last_values.py",
+    "mqtt/test_mosquitto_suite.py",
     "mqtt/test_overflow.py",
     "mqtt/test_properties.py",
     "mqtt/test_publish.py",
