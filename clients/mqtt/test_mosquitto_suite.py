@@ -24,7 +24,7 @@ SECONDS_MAX = 100
 
 # What is not run, as patterns of names, by its reason; the first reason that fits counts.
 NOT_RUN = {
-    "bridges, which mosquitto starts itself": ["06-bridge-[!n]*", "06-bridge-no-[!l]*", "*-bridge-queue.py"],
+    "bridges, which mosquitto starts itself": ["06-bridge-[!n]*"],
     "TLS and pre-shared keys": ["08-*"],
     "plugins, extended authentication, roles and sparkplug, which are plugins too": [
         "*-plugin-*",
