@@ -86,6 +86,8 @@ NOT_RUN = {
         "11-persistent-subscription-no-local.py",
     ],
 }
+# It publishes on one connection and takes for granted that this is done when another one subscribes: now and then it is not.
+TRIES = {"02-subpub-qos0-topic-alias.py": 3}
 # Parts of other files and the suite's own runner.
 NO_TESTS = ("*helper.py", "test.py", "ntest.py", "*_core.py", "persist_*")
 
@@ -106,8 +108,16 @@ def all_files():
     return [name for name in names if not any(fnmatch(name, pattern) for pattern in NO_TESTS)]
 
 
-def run(name, folder, ports):
-    """Runs one file of the suite; its exit code and what it said."""
+def run(name, make_folder, port):
+    """Runs one file of the suite, as often as it needs; its exit code and what it said."""
+    for _ in range(TRIES.get(name, 1)):
+        code, said = run_once(name, make_folder("suite"), ports_of(name, port))
+        if code == 0:
+            break
+    return code, said
+
+
+def run_once(name, folder, ports):
     here = folder / "test/broker"  # the tests start ../../src/mosquitto
     here.mkdir(parents=True)
     (folder / "src").mkdir()
@@ -155,7 +165,7 @@ def results(request, tmp_path_factory):
         return one
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        begun = {name: pool.submit(run, name, tmp_path_factory.mktemp("suite"), ports_of(name, port)) for name in chosen if name}
+        begun = {name: pool.submit(run, name, tmp_path_factory.mktemp, port) for name in chosen if name}
         yield begun
         for one in begun.values():
             one.cancel()
