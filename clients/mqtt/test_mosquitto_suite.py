@@ -65,7 +65,6 @@ NOT_RUN = {
         "10-listener-mount-point.py",
         "13-websocket-bad-origin.py",
     ],
-    "a bound for mosquitto's own memory": ["01-bad-initial-packets.py", "01-connect-575314.py"],
     "wills with a delay of sessions without an expiry, against MQTT-3.1.3-9": ["07-will-delay.py", "07-will-delay-rec*"],
     "a client that repeats a QoS 2 identifier gets another message, or nothing, against MQTT-4.3.3-10": [
         "03-publish-qos2-dup.py",
