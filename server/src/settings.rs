@@ -81,7 +81,7 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "mqtt.packet_bytes_max",
-        kind: number(128, 268_435_460),
+        kind: number(20, 268_435_460),
         default: "",
         about: "Largest MQTT packet; by default 2,000,000 bytes for 5.0 clients, which are told, and 100 MiB before.",
     },

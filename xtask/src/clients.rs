@@ -41,6 +41,7 @@ const CONVERSE: &[&str] = &["test_matrix.py", "test_groups.py", "test_admin.py",
 /// MQTT: raw packets, statement by statement, and foreign clients. Some of it measures by the clock: nothing runs beside it.
 const MQTT: &[&str] = &[
     "mqtt/test_admin.py",
+    "mqtt/test_bridge.py",
     "mqtt/test_clients.py",
     "mqtt/test_connect.py",
     "mqtt/test_crash.py",
@@ -50,6 +51,7 @@ const MQTT: &[&str] = &[
     "mqtt/test_flow.py",
     "mqtt/test_format.py",
     "mqtt/test_last_values.py",
+    "mqtt/test_mosquitto_suite.py",
     "mqtt/test_overflow.py",
     "mqtt/test_properties.py",
     "mqtt/test_publish.py",

@@ -18,6 +18,11 @@ const KCAT_PACKAGES: &[&str] =
 const FAKETIME_PACKAGES: &[&str] = &["libfaketime"];
 /// The broker, which proves the MQTT tests, and its two command line clients; with libraries a plain system may lack.
 const MOSQUITTO_PACKAGES: &[&str] = &["mosquitto", "mosquitto-clients", "libmosquitto1", "libcjson1", "libdlt2", "libwrap0"];
+/// mosquitto's own tests of its broker: a file of Debian's source package, in the folder of the mirror that has the package. The
+/// version is pinned, as the table of what is not run is for this one; it is newer than the package, as its tests are nearer to the
+/// standards.
+const SUITE_FILE: &str = "mosquitto_2.1.2.orig.tar.gz";
+const SUITE_SHA256: &str = "a8e37cc4c1d4141e56c5a8729c5fa36b1f0b1ca95378a12131d68f0509de122a";
 const STRACE_PACKAGES: &[&str] = &["strace", "libunwind8"];
 
 /// Brings one client into the folder; the value is what the tests need to know of it.
@@ -41,12 +46,13 @@ pub fn set_up(directory: &Path) -> Had {
     }
     let mut have = Map::new();
     let mut missing = BTreeMap::new();
-    let parts: [(&str, SetUp); 7] = [
+    let parts: [(&str, SetUp); 8] = [
         ("python", python),
         ("kafkajs", node),
         ("java", java),
         ("kcat", kcat),
         ("mosquitto", mosquitto),
+        ("mosquitto-suite", mosquitto_suite),
         ("strace", strace),
         ("faketime", faketime),
     ];
@@ -76,7 +82,8 @@ fn wanted() -> String {
     let files =
         ["requirements.txt", "node/package.json", "node/package-lock.json", "java/pom.xml", "java/Agent.java", "java/AdminCalls.java"];
     let texts: Vec<String> = files.iter().map(|file| fs::read_to_string(folder.join(file)).unwrap_or_default()).collect();
-    format!("{}\n{KCAT_PACKAGES:?}\n{MOSQUITTO_PACKAGES:?}\n{STRACE_PACKAGES:?}\n{FAKETIME_PACKAGES:?}\n", texts.join("\n"))
+    let packages = [KCAT_PACKAGES, MOSQUITTO_PACKAGES, STRACE_PACKAGES, FAKETIME_PACKAGES];
+    format!("{}\n{packages:?}\n{SUITE_SHA256}\n", texts.join("\n"))
 }
 
 fn text(path: &Path) -> &str {
@@ -184,6 +191,23 @@ fn mosquitto(directory: &Path) -> Result<Value, String> {
     Ok(json!({ "broker": text(broker), "publish": text(publish), "subscribe": text(subscribe), "libraries": text(libraries) }))
 }
 
+/// apt's own downloader takes it, with the proxies that apt is told of, and checks its checksum.
+fn mosquitto_suite(directory: &Path) -> Result<Value, String> {
+    let folder = directory.join("suite");
+    fresh_folder(&folder)?;
+    let said = apt_get(directory, &folder, &["download", "--print-uris", "mosquitto"])?;
+    let package = said.split('\'').find(|part| part.contains("://")).ok_or("apt-get names no address of mosquitto")?;
+    let (mirror, _) = package.rsplit_once('/').ok_or("the address of mosquitto has no folder")?;
+    let (from, file) = (format!("{mirror}/{SUITE_FILE}"), folder.join(SUITE_FILE));
+    quiet(&folder, "/usr/lib/apt/apt-helper", &["download-file", &from, text(&file), &format!("SHA256:{SUITE_SHA256}")])?;
+    quiet(&folder, "tar", &["-x", "-z", "-f", text(&file), "--strip-components=1"])?;
+    let tests = folder.join("test/broker");
+    if !tests.join("mosq_test_helper.py").exists() {
+        return Err("no tests of the broker in it".to_owned());
+    }
+    Ok(json!({ "tests": text(&tests) }))
+}
+
 fn strace(directory: &Path) -> Result<Value, String> {
     if quiet(directory, "strace", &["-V"]).is_ok() {
         return Ok(json!({ "command": "strace" }));
@@ -205,11 +229,7 @@ fn faketime(directory: &Path) -> Result<Value, String> {
 fn debian(directory: &Path, name: &str, packages: &[&str]) -> Result<PathBuf, String> {
     let folder = directory.join("debs").join(name);
     fresh_folder(&folder)?;
-    let mut arguments = vec!["download"];
-    arguments.extend(packages);
-    if quiet(&folder, "apt-get", &arguments).is_err() {
-        download_with_own_lists(directory, &folder, packages)?;
-    }
+    apt_get(directory, &folder, &[&["download"], packages].concat())?;
     let unpacked = folder.join("root");
     for entry in fs::read_dir(&folder).map_err(|error| error.to_string())?.flatten() {
         let file = entry.path();
@@ -220,8 +240,11 @@ fn debian(directory: &Path, name: &str, packages: &[&str]) -> Result<PathBuf, St
     Ok(unpacked)
 }
 
-/// A machine whose package lists are absent or old: fetch lists into a folder of our own.
-fn download_with_own_lists(directory: &Path, folder: &Path, packages: &[&str]) -> Result<(), String> {
+/// Runs apt-get. On a machine whose package lists are absent or old it fetches lists into a folder of our own.
+fn apt_get(directory: &Path, folder: &Path, arguments: &[&str]) -> Result<String, String> {
+    if let Ok(said) = quiet(folder, "apt-get", arguments) {
+        return Ok(said);
+    }
     let apt = directory.join("apt");
     for part in ["lists/partial", "cache/archives/partial"] {
         fs::create_dir_all(apt.join(part)).map_err(|error| error.to_string())?;
@@ -230,6 +253,5 @@ fn download_with_own_lists(directory: &Path, folder: &Path, packages: &[&str]) -
     let cache = format!("Dir::Cache={}", text(&apt.join("cache")));
     let own = ["-o", &lists, "-o", &cache];
     quiet(folder, "apt-get", &[&own[..], &["update"]].concat())?;
-    quiet(folder, "apt-get", &[&own[..], &["download"], packages].concat())?;
-    Ok(())
+    quiet(folder, "apt-get", &[&own[..], arguments].concat())
 }

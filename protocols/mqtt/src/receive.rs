@@ -254,5 +254,13 @@ fn removed_session(publish: &Publish, subject: &Subject) -> Option<Text> {
 
 /// Whether clients may not publish there.
 pub fn is_reserved(subject: &Subject) -> bool {
-    subject.begins_with_dollar() && subject.levels().next().is_some_and(|first| RESERVED.contains(&first))
+    let reserved = subject.begins_with_dollar() && subject.levels().next().is_some_and(|first| RESERVED.contains(&first));
+    reserved && !is_state_of_bridge(subject)
+}
+
+/// mosquitto's bridges say there whether they are connected, also by their wills.
+fn is_state_of_bridge(subject: &Subject) -> bool {
+    let after = subject.as_bytes().strip_prefix(b"$SYS/broker/connection/");
+    let name = after.and_then(|rest| rest.strip_suffix(b"/state"));
+    name.is_some_and(|name| !name.is_empty() && !name.contains(&b'/'))
 }
