@@ -242,13 +242,20 @@ def test_a_segment_that_only_the_journal_names(make_server, java, seed):
         java.admin(server.bootstrap, "create_topic", topic=topic, partitions=PARTITIONS)
     with Wire(server.bootstrap) as wire:
         publish_batches(wire, chance, range(450))
-    wait_until(lambda: any(server.data.glob("segments/*")), 60, "old records move into segments")
+
+    def named():
+        """A segment that the journal names; before that nothing refers to it."""
+        held = b"".join(extent.read_bytes() for extent in sorted(server.data.glob("journal/0/*.fj")))
+        ids = {path: bytes.fromhex(path.suffix[1:]) for path in server.data.glob("segments/seg.*") if path.suffix != ".tmp"}
+        return next((path for path, number in ids.items() if number in held or number[::-1] in held), None)
+
+    wait_until(named, 60, "old records move into segments")
     server.kill9()
     for checkpoint in server.data.glob("archive/ckpt*"):
         checkpoint.unlink()
     assert (server.data / "journal/0/00000000000000000000.fj").exists(), "the journal reaches back to its beginning"
     assert firth("verify", "--data", server.data).returncode == 0
-    segment = sorted(server.data.glob("segments/*"))[0]
+    segment = named()
     whole = segment.read_bytes()
     for harm in (lambda: segment.write_bytes(whole[:100] + bytes(4096) + whole[4196:]), segment.unlink):
         harm()

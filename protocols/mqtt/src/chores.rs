@@ -27,6 +27,8 @@ use crate::wills::{delay_s, from_note, publish};
 
 /// How often the values under `$SYS` are published, and some sessions are looked at, whether they ended.
 const SYS_INTERVAL: Duration = Duration::from_secs(10);
+/// Sessions that are looked at each time: the shard, which tells of them, has other work.
+const LOOK_SESSIONS: usize = 1_000;
 
 /// From the start of the node to its stop.
 pub async fn run(node: Arc<Node>, broker: Broker, mut stop: StopSignal) {
@@ -79,7 +81,7 @@ async fn list(connection: &mut Connection, prefix: Bytes, after: Option<Bytes>, 
 /// A session whose time is over is dropped by the broker, which tells nobody: looks at some of those behind `after`, and forgets what is
 /// not there any more. Gives the last one that it looked at; `None`: there are no more.
 async fn forget_ended(node: &Node, connection: &mut Connection, after: Option<Text>) -> Option<Text> {
-    let reports = list(connection, SESSION_PREFIX.into(), after.as_ref().map(cursor_name), usize::MAX).await.ok()?;
+    let reports = list(connection, SESSION_PREFIX.into(), after.as_ref().map(cursor_name), LOOK_SESSIONS).await.ok()?;
     let there: HashSet<Text> = reports.iter().filter_map(|report| client_of(&report.name)).collect();
     let last = reports.last().and_then(|report| client_of(&report.name)).map(|id| id.detached());
     for id in node.registry.kept_between(after.as_ref(), last.as_ref()) {
