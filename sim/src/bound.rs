@@ -1,4 +1,4 @@
-//! What a session knows of one leg, and what the leg has to remember.
+//! What a session knows of one leg, which has to remember it.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -22,6 +22,8 @@ use crate::shard::{Due, Shard};
 
 /// How often the log says that a session loses records.
 const SAID_EVERY_MS: i64 = 60_000;
+/// Runs of a leg to which limits add no more: half of what there may be, so that who is attached can settle out of order.
+const LOST_RUNS_MAX: usize = CURSOR_RUNS_MAX / 2;
 /// Sessions that it names at once; a number stands for the rest.
 const NAMED_AT_ONCE: usize = 20;
 
@@ -208,15 +210,17 @@ fn runs_lost(held: &HeldCursor, views: &[Arc<PartitionView>], limits: &QueueLimi
     (of_legs.map(|((view, leg), runs)| (view.id, joined(leg, runs))).collect(), pieces)
 }
 
-/// The runs, and, where a leg would have settled too many of them out of order, the smallest gaps between those: what is settled is written
-/// as a whole, so their number is bounded. A queue at this bound loses a little more than it is over: for each run too many at most a
-/// part in `CURSOR_RUNS_MAX` of what it holds. A gap with a mark stays: its exchange has to end, and marks are not that many.
+/// The runs, and, where a leg would have settled too many of them out of order, the smallest gap between those for each that is added: what
+/// is settled is written as a whole, so their number is bounded. A queue at this bound loses a little more than it is over: for each run
+/// too many at most a part in `LOST_RUNS_MAX` of what it holds. A gap with a mark stays: its exchange has to end, and marks are not that
+/// many.
 fn joined(leg: &HeldLeg, mut runs: Runs) -> Runs {
     let mut settled = leg.settled.clone();
     for (from, to) in &runs {
         settled.insert(from.0..to.0);
     }
-    let excess = settled.runs().saturating_sub(CURSOR_RUNS_MAX);
+    let added = settled.runs().saturating_sub(leg.settled.runs());
+    let excess = settled.runs().saturating_sub(LOST_RUNS_MAX).min(added);
     if excess > 0 {
         let gaps = settled.iter().zip(settled.iter().skip(1)).map(|(run, next)| (run.end, next.start));
         let mut unmarked: Vec<(u64, u64)> = gaps.filter(|(from, to)| leg.marks.range(from..to).next().is_none()).collect();
@@ -361,7 +365,7 @@ mod tests {
 
     /// As many runs as may be, each behind a gap of `gap` records but the last, which is behind a large one.
     fn full_leg(gap: u64, large: u64) -> HeldLeg {
-        let runs = CURSOR_RUNS_MAX as u64;
+        let runs = LOST_RUNS_MAX as u64;
         let starts = (0..runs).map(|at| (at + 1) * (gap + 1) + if at + 1 == runs { large } else { 0 });
         HeldLeg {
             partition: PartitionId(0),
@@ -388,8 +392,9 @@ mod tests {
         leg.marks.extend((0..last + 1).map(|offset| (offset, (1, 1))));
         assert_eq!(joined(&leg, over.clone()), over);
         leg.marks.clear();
+        // However many its client settled: one for one.
         leg.settled.insert(last + 400..last + 401);
-        assert_eq!(joined(&leg, over.clone()), [(Offset(5), Offset(8)), (Offset(9), Offset(12)), over[0]]);
+        assert_eq!(joined(&leg, over.clone()), [(Offset(5), Offset(8)), over[0]]);
     }
 
     #[test]

@@ -239,8 +239,13 @@ impl Reader {
                 ReadNow::Ready(records) if records.batches.is_empty() => return None,
                 ReadNow::Ready(records) => self.take(&records),
                 ReadNow::Behind => return Some(Box::pin(patient(view.read_behind(self.partition, self.next, MQTT_LEG_READ_BYTES)))),
-                ReadNow::Refused(Refusal::OffsetOutOfRange { log_start, .. }) if log_start > self.next => self.next = log_start,
-                ReadNow::Refused(_) => return None,
+                ReadNow::Refused(refusal) => {
+                    let before = self.next;
+                    self.pass(&refusal);
+                    if self.next == before {
+                        return None;
+                    }
+                }
             }
         }
         None
@@ -275,7 +280,7 @@ impl Reader {
         }
     }
 
-    /// The read from disk failed: damage is passed over, the rest is tried again.
+    /// A read failed: what is gone or damaged is passed over, the rest is tried again.
     fn pass(&mut self, refusal: &Refusal) {
         match refusal {
             Refusal::OffsetOutOfRange { log_start, .. } if *log_start > self.next => self.next = *log_start,
@@ -339,6 +344,13 @@ mod tests {
             legs.read_cold().await;
         }
         assert_eq!(began.elapsed(), AGAIN_AFTER * 10);
+    }
+
+    #[test]
+    fn what_memory_holds_and_cannot_be_read_is_passed_over() {
+        let (mut legs, view) = (legs(), TestView { is_damaged: true, ..TestView::default() });
+        assert!(legs.fill(&view, None) && legs.take().is_none());
+        assert_eq!(legs.readers[0].next, Offset(1));
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub struct TestView {
     pub has_records: bool,
     /// They are in a store that does not answer.
     pub is_unreachable: bool,
+    /// The first of them are damaged, and there are no others.
+    pub is_damaged: bool,
 }
 
 fn one(text: &'static str) -> Bytes {
@@ -54,7 +56,10 @@ impl LogView for TestView {
     fn bounds(&self, _: PartitionId) -> Option<Bounds> {
         None
     }
-    fn read(&self, partition: PartitionId, _: Offset, _: u32) -> ReadNow {
+    fn read(&self, partition: PartitionId, from: Offset, _: u32) -> ReadNow {
+        if self.is_damaged {
+            return if from == Offset(0) { ReadNow::Refused(Refusal::Damaged) } else { ReadNow::Ready(Records::default()) };
+        }
         if self.is_unreachable {
             return ReadNow::Behind;
         }
