@@ -34,7 +34,7 @@ def main():
     parser.add_argument("-v", action="store_true")
     asked = parser.parse_args()
     text = asked.configuration.read_text() if asked.configuration else ""
-    lines = [tuple(line.split(maxsplit=1)) for line in text.splitlines() if " " in line and not line.startswith("#")]
+    lines = [tuple(words) for line in text.splitlines() if len(words := line.strip().split(maxsplit=1)) == 2]
     ports = [value for name, value in lines if name in ("listener", "port")] or [asked.port]
     data = Path("data").resolve()
     if not keeps_data(lines):

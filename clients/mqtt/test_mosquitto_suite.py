@@ -72,7 +72,6 @@ NOT_RUN = {
     ],
     "a receive maximum for 3.1.1, which has none": ["03-publish-qos2-max-inflight-exceeded.py"],
     "packets one byte larger than the client takes, against MQTT-3.1.2-24": ["12-prop-maximum-packet-size-publish-qos*"],
-    "a connection that closes without the reason which 5.0 has": ["07-will-invalid-utf8.py"],
     "an order which the standard leaves open": [
         "02-subpub-recover-subscriptions.py",
         "04-retain-clear-multiple.py",

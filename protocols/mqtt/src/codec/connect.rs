@@ -205,11 +205,11 @@ fn read_user_name(cursor: &mut Cursor) -> Result<Text, DecodeError> {
 fn read_will(cursor: &mut Cursor, flags: u8, version: ProtocolVersion) -> Result<Will, DecodeError> {
     let qos = QoS::from_number(flags >> WILL_QOS_SHIFT & 3).expect("3 was refused with the flags");
     let properties = read_properties(cursor, version, Place::Will)?;
-    let topic = cursor.text()?;
+    let topic = cursor.text().map_err(DecodeError::quietly)?;
     check_topic_name(&topic)?;
     if topic.is_empty() {
         return Err(malformed("MQTT-4.7.3-1", "the topic of a will is empty"));
     }
-    let payload = cursor.binary()?;
+    let payload = cursor.binary().map_err(DecodeError::quietly)?;
     Ok(Will { topic, payload, qos, retain: flags & WILL_RETAIN != 0, properties })
 }
