@@ -212,8 +212,10 @@ impl Shard {
     fn bounded_captures(&self, stream: Option<StreamId>, policy: &Policy) -> Result<(), Refusal> {
         let hashes = |policy: &Policy| policy.captures.iter().map(Filter::inner_hashes).sum::<usize>();
         let added = hashes(policy);
+        // What was there before this bound may be changed, and made less.
+        let before = stream.and_then(|id| self.state.catalog.by_id(id)).map_or(0, |info| hashes(&info.policy));
         let others = || self.state.catalog.all().filter(|info| Some(info.id) != stream).map(|info| hashes(&info.policy)).sum::<usize>();
-        if added == 0 || added + others() <= CAPTURED_HASHES_MAX {
+        if added <= before || added + others() <= CAPTURED_HASHES_MAX {
             return Ok(());
         }
         Err(Refusal::InvalidSetting { what: format!("captures of all streams may have # before their end {CAPTURED_HASHES_MAX} times") })

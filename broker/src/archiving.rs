@@ -1,18 +1,16 @@
 //! What is moved into segments, and what is not needed.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
-use firth_model::ids::{ExtentNumber, Offset, PartitionId, SegmentId};
+use firth_model::ids::{ExtentNumber, PartitionId, SegmentId};
 use firth_model::limits::{COMPACTION_MAP_BYTES, OWN_SEGMENT_BYTES, SEGMENT_BYTES};
-use firth_model::removed::RunSet;
 use firth_model::time::Millis;
 
 use crate::index::Place;
+use crate::thinning::Thinning;
 
 /// How often a shard looks whether something is to be moved.
 pub const LOOK_EVERY_MS: i64 = 1_000;
-/// How often segments are looked for of which most was removed: the search takes time with the runs of removed records.
-pub const THIN_EVERY_MS: i64 = 60_000;
 /// After a store that refused.
 pub const RETRY_AFTER_MS: i64 = 10_000;
 
@@ -62,10 +60,7 @@ pub(crate) struct Archiving {
     pub oldest: Option<(ExtentNumber, Millis)>,
     /// When the first batch came into the extent that is written now.
     pub open_since: Option<Millis>,
-    /// Records that were removed since the process began, while their bytes are still where they were.
-    pub removed: BTreeMap<PartitionId, RunSet>,
-    /// When segments are looked for of which most was removed.
-    pub thin_due: Millis,
+    pub thinning: Thinning,
 }
 
 impl Archiving {
@@ -81,22 +76,7 @@ impl Archiving {
             stuck: HashSet::new(),
             oldest: None,
             open_since: None,
-            removed: BTreeMap::new(),
-            thin_due: now.plus(THIN_EVERY_MS),
-        }
-    }
-
-    pub fn note_removed(&mut self, partition: PartitionId, runs: &RunSet) {
-        let known = self.removed.entry(partition).or_default();
-        for run in runs.iter() {
-            known.insert(run);
-        }
-    }
-
-    /// What lies between these offsets was written anew, without what was removed.
-    pub fn rewritten(&mut self, partition: PartitionId, base: Offset, end: Offset) {
-        if let Some(known) = self.removed.get_mut(&partition) {
-            *known = known.iter().flat_map(|run| [run.start..run.end.min(base.0), run.start.max(end.0)..run.end]).collect();
+            thinning: Thinning::starting(now),
         }
     }
 

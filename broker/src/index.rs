@@ -15,6 +15,8 @@ pub struct Row {
     pub records: u32,
     /// Bytes of the whole journal entry at `position`.
     pub bytes: u32,
+    /// Those of them that name other partitions: they count for nobody.
+    pub shared_bytes: u32,
     pub position: Position,
     pub max_timestamp: i64,
     pub appended: Millis,
@@ -23,6 +25,11 @@ pub struct Row {
 impl Row {
     pub fn end(&self) -> Offset {
         self.base.plus(u64::from(self.records))
+    }
+
+    /// What the partition is charged.
+    pub fn own_bytes(&self) -> u64 {
+        u64::from(self.bytes.saturating_sub(self.shared_bytes))
     }
 }
 
@@ -80,7 +87,7 @@ impl From<&Span> for Piece {
 
 impl From<&Row> for Piece {
     fn from(row: &Row) -> Piece {
-        Piece { base: row.base, end: row.end(), bytes: u64::from(row.bytes), order: (row.appended, row.position) }
+        Piece { base: row.base, end: row.end(), bytes: row.own_bytes(), order: (row.appended, row.position) }
     }
 }
 
@@ -124,7 +131,7 @@ impl Index {
     pub fn push(&mut self, row: Row) {
         // A repair leaves gaps.
         debug_assert!(self.rows.back().is_none_or(|last| last.end() <= row.base));
-        self.bytes += u64::from(row.bytes);
+        self.bytes += row.own_bytes();
         self.rows.push_back(row);
     }
 
@@ -186,7 +193,7 @@ impl Index {
                 appended: row.appended,
             });
             grown.end = row.end();
-            grown.bytes += u64::from(row.bytes);
+            grown.bytes += row.own_bytes();
             grown.max_timestamp = grown.max_timestamp.max(row.max_timestamp);
             grown.appended = grown.appended.max(row.appended);
         }
@@ -216,7 +223,7 @@ impl Index {
     fn pop_rows(&mut self, which: impl Fn(&Row) -> bool, extent_of: impl Fn(Position) -> ExtentNumber, mut gone: impl FnMut(Place, u64)) {
         while let Some(row) = self.rows.front().copied().filter(&which) {
             self.rows.pop_front();
-            self.bytes -= u64::from(row.bytes);
+            self.bytes -= row.own_bytes();
             let extent = extent_of(row.position);
             if self.rows.front().is_none_or(|next| extent_of(next.position) != extent) {
                 gone(Place::Extent(extent), 0);
@@ -255,7 +262,7 @@ impl Index {
         let mut bytes = self.bytes;
         let mut start = None;
         let parts = self.spans.iter().map(|span| (span.end, span.bytes, span.appended));
-        let rows = self.rows.iter().map(|row| (row.end(), u64::from(row.bytes), row.appended));
+        let rows = self.rows.iter().map(|row| (row.end(), row.own_bytes(), row.appended));
         for (end, part_bytes, appended) in parts.chain(rows) {
             let old = before.is_some_and(|before| appended < before);
             let over = bytes_max.is_some_and(|bytes_max| bytes - part_bytes >= bytes_max);
@@ -287,7 +294,15 @@ mod tests {
         for at in 0..rows {
             let position = Position(at * 20);
             let appended = Millis(at as i64);
-            index.push(Row { base: Offset(at * 10), records: 10, bytes: 20, position, max_timestamp: at as i64, appended });
+            index.push(Row {
+                base: Offset(at * 10),
+                records: 10,
+                bytes: 20,
+                shared_bytes: 0,
+                position,
+                max_timestamp: at as i64,
+                appended,
+            });
         }
         index
     }
@@ -353,7 +368,8 @@ mod tests {
                 } else {
                     let bytes = u32::try_from(*bytes).expect("small");
                     let position = Position(at as u64 * 100);
-                    index.push(Row { base: span.base, records: 7, bytes, position, max_timestamp: 0, appended: Millis(0) });
+                    let row = Row { base: span.base, records: 7, bytes, shared_bytes: 0, position, max_timestamp: 0, appended: Millis(0) };
+                    index.push(row);
                 }
                 base += 7;
             }

@@ -37,5 +37,6 @@ pub mod state;
 pub mod storing;
 mod stripped;
 mod tail;
+mod thinning;
 mod upkeep;
 pub mod view;

@@ -3,7 +3,7 @@
 //! Lazily: a finished extent waits until the journal is over its cap or the extent is old, because much of what it holds dies before.
 //! Segments that became small are merged, and those of which most was removed are written anew. One job at a time, oldest extents first.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use firth_gateway::streams::Policy;
 use firth_journal::spares::Room;
@@ -12,9 +12,9 @@ use firth_model::limits::{JOB_BYTES, JOB_PARTITIONS, MERGE_SEGMENTS_MIN};
 use firth_model::time::Millis;
 
 use crate::archiver::{Cleaning, Job, Outcome, Part};
-use crate::archiving::{ArchiveSettings, LOOK_EVERY_MS, RETRY_AFTER_MS, THIN_EVERY_MS};
+use crate::archiving::{ArchiveSettings, LOOK_EVERY_MS, RETRY_AFTER_MS};
 use crate::effect::Effect;
-use crate::index::{Piece, Place, Span};
+use crate::index::{Place, Span};
 use crate::partition::Partition;
 use crate::replaced::Replaced;
 use crate::shard::{Due, Shard};
@@ -117,28 +117,23 @@ impl Shard {
         (chosen.values().map(Vec::len).sum::<usize>() > 1).then_some(chosen)
     }
 
-    /// The spans in segments of whose bytes more than half were removed, about, since they were written and since the process began.
+    /// The spans in segments of whose bytes more than half were removed, about, as many as make a job.
     fn thin_segments(&mut self) -> Option<Chosen> {
-        if self.archiving.thin_due > self.now || self.archiving.removed.is_empty() {
+        let (extents, thinning) = (&self.state.extents, &mut self.archiving.thinning);
+        if !thinning.is_due(self.now, |segment| extents.holds(segment)) {
             return None;
         }
-        self.archiving.thin_due = self.now.plus(THIN_EVERY_MS);
-        let partitions = &self.state.partitions;
-        self.archiving.removed.retain(|id, runs| !runs.is_empty() && partitions.contains_key(id));
-        let mut removed: BTreeMap<SegmentId, u64> = BTreeMap::new();
-        for (id, runs) in &self.archiving.removed {
-            let Some(held) = partitions.get(id) else { continue };
+        let mut gone: HashMap<SegmentId, u64> = HashMap::new();
+        for (id, held) in self.state.partitions.iter().filter(|(_, held)| !held.removed.is_empty()) {
             for span in held.view.index().spans() {
                 if let Place::Segment(segment) = span.place {
-                    let gone = Piece::from(span).bytes_of(runs.count_in(span.base.0..span.end.0));
-                    *removed.entry(segment).or_default() += gone;
+                    *gone.entry(segment).or_default() += thinning.gone(*id, segment, span, &held.removed);
                 }
             }
         }
-        let mut bytes = 0;
-        let mut thin = HashSet::new();
-        for (id, live) in self.state.extents.segments() {
-            if bytes < JOB_BYTES && removed.get(&id).is_some_and(|gone| gone.saturating_mul(2) > live.bytes) {
+        let (mut bytes, mut thin) = (0, HashSet::new());
+        for (id, live) in extents.segments() {
+            if bytes < JOB_BYTES && gone.get(&id).is_some_and(|gone| gone.saturating_mul(2) > live.bytes) {
                 bytes += live.bytes;
                 thin.insert(id);
             }
@@ -266,7 +261,9 @@ impl Shard {
         let mut group = Vec::new();
         let mut bytes = 0;
         for part in good {
-            self.archiving.rewritten(part.partition, part.base, part.end);
+            if let Some(held) = self.state.partitions.get(&part.partition) {
+                part.spans.iter().for_each(|span| self.archiving.thinning.wrote(part.partition, span, &held.removed));
+            }
             bytes += part.bytes();
             if bytes > self.entry_bytes_max / 2 && !group.is_empty() {
                 self.replace(std::mem::take(&mut group));

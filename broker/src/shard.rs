@@ -15,6 +15,7 @@ use firth_gateway::streams::StreamInfo;
 use firth_gateway::view::LogView;
 use firth_journal::commit::Completed;
 use firth_journal::entry::Entry;
+use firth_journal::group::Located;
 use firth_journal::spares::Room;
 use firth_model::batch::BatchHeader;
 use firth_model::ids::{ExtentNumber, Lsn, Offset, PartitionId, Position, SegmentId};
@@ -155,6 +156,10 @@ impl Shard {
             random: &mut *dice,
         });
         state.cursors.recovered(parts.now);
+        let mut archiving = Archiving::starting(parts.archive_settings, parts.now);
+        for (id, held) in state.partitions.iter().filter(|(_, held)| !held.removed.is_empty()) {
+            held.view.index().spans().iter().for_each(|span| archiving.thinning.wrote(*id, span, &held.removed));
+        }
         Shard {
             state,
             view: parts.view,
@@ -162,7 +167,7 @@ impl Shard {
             log: parts.log,
             checkpointer: parts.checkpointer,
             archive: parts.archive,
-            archiving: Archiving::starting(parts.archive_settings, parts.now),
+            archiving,
             dice,
             group_settings: parts.group_settings,
             entries: Vec::new(),
@@ -281,7 +286,7 @@ impl Shard {
                     let (bytes, bytes_max) = (entry.bytes() as u64, self.entry_bytes_max as u64);
                     return Err(Refusal::TooLarge { bytes, bytes_max });
                 }
-                self.room_bytes = self.room_bytes.checked_sub(entry.bytes() as u64).ok_or(Refusal::StorageFull)?;
+                self.room_bytes = self.room_bytes.checked_sub(entry.room_bytes() as u64).ok_or(Refusal::StorageFull)?;
                 let queued = self.queued();
                 for store in &publish.captured {
                     self.store_one(store, upto)?;
@@ -381,6 +386,17 @@ impl Shard {
         self.waiting.insert(at, (lsn, due));
     }
 
+    /// A durable batch, in each partition that has it.
+    fn show_batch(&mut self, shared: &[Located], appended: Millis) {
+        self.state.place(shared, appended);
+        for Located { row, .. } in shared {
+            if let Some(held) = self.state.partitions.get(&row.partition) {
+                held.view.show_end(row.base_offset.plus(u64::from(row.records)));
+                self.touched.push(row.partition);
+            }
+        }
+    }
+
     /// A commit became durable: its batches are shown, then what waited for it happens.
     fn durable(&mut self, commit: Completed) {
         tracing::trace!(target: "path", hop = "Shard::durable");
@@ -390,13 +406,8 @@ impl Shard {
             if !group.batches.is_empty() && self.archiving.open_since.is_none() {
                 self.archiving.open_since = Some(commit.append_ms);
             }
-            for located in &group.batches {
-                if self.state.place(located, commit.append_ms) {
-                    self.touched.push(located.row.partition);
-                    if let Some(held) = self.state.partitions.get(&located.row.partition) {
-                        held.view.show_end(located.row.base_offset.plus(u64::from(located.row.records)));
-                    }
-                }
+            for shared in group.batches.chunk_by(|one, next| one.position == next.position) {
+                self.show_batch(shared, commit.append_ms);
             }
             self.upkeep.wrote(group.bytes.len() as u64);
         }

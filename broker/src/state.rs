@@ -6,7 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use firth_gateway::streams::StreamInfo;
-use firth_journal::entry::{EntryKind, Target, read_batch, read_given_up, read_partition_trim, read_state_delete, read_state_put};
+use firth_journal::entry::{
+    EntryKind, Selection, Target, read_batch, read_given_up, read_partition_trim, read_state_delete, read_state_put, shared_bytes,
+};
 use firth_journal::group::Located;
 use firth_journal::options::Replayed;
 use firth_model::batch::BatchHeader;
@@ -153,24 +155,26 @@ impl State {
         }
     }
 
-    /// A durable batch lies here. True if the partition lives.
-    pub fn place(&mut self, located: &Located, appended: Millis) -> bool {
-        let Some(held) = self.partitions.get(&located.row.partition) else { return false };
-        let row = Row {
-            base: located.row.base_offset,
-            records: located.row.records,
-            bytes: located.bytes,
-            position: located.position,
-            max_timestamp: located.row.max_timestamp,
-            appended,
-        };
-        let extent = self.extents.extent_of(row.position);
-        let mut index = held.view.index();
-        if index.rows().back().is_none_or(|last| self.extents.extent_of(last.position) != extent) {
-            self.extents.took_first(extent);
+    /// A durable batch lies here, for all partitions that have it.
+    pub fn place(&mut self, shared: &[Located], appended: Millis) {
+        for located in shared {
+            let Some(held) = self.partitions.get(&located.row.partition) else { continue };
+            let row = Row {
+                base: located.row.base_offset,
+                records: located.row.records,
+                bytes: located.bytes,
+                shared_bytes: shared_bytes(shared.len()),
+                position: located.position,
+                max_timestamp: located.row.max_timestamp,
+                appended,
+            };
+            let extent = self.extents.extent_of(row.position);
+            let mut index = held.view.index();
+            if index.rows().back().is_none_or(|last| self.extents.extent_of(last.position) != extent) {
+                self.extents.took_first(extent);
+            }
+            index.push(row);
         }
-        index.push(row);
-        true
     }
 
     /// Shows the log start of a partition and frees what lies below it.
@@ -287,7 +291,10 @@ impl State {
                     let header = BatchHeader::parse(&batch.bytes).map_err(|_| UNREADABLE)?;
                     let base_offset = Offset::from_i64(header.base_offset).ok_or(UNREADABLE)?;
                     self.apply_batch(batch.primary, &header, base_offset, entry.append_ms, entry.lsn);
-                    for Target { partition, base_offset, .. } in batch.targets {
+                    for Target { partition, base_offset, selection } in batch.targets {
+                        if selection != Selection::All {
+                            return Err(StateDamage { what: "a target of a newer version" });
+                        }
                         self.apply_batch(partition, &header, base_offset, entry.append_ms, entry.lsn);
                     }
                 }
@@ -321,9 +328,7 @@ impl State {
                 _ => {}
             }
         }
-        for located in entry.placed {
-            self.place(located, entry.append_ms);
-        }
+        self.place(entry.placed, entry.append_ms);
         Ok(())
     }
 

@@ -148,7 +148,7 @@ impl Shard {
             if bytes > self.entry_bytes_max {
                 return Err(Refusal::TooLarge { bytes: bytes as u64, bytes_max: self.entry_bytes_max as u64 });
             }
-            room = room.checked_sub(bytes as u64).ok_or(Refusal::StorageFull)?;
+            room = room.checked_sub(decided.entry.room_bytes() as u64).ok_or(Refusal::StorageFull)?;
             all.push(decided);
         }
         self.room_bytes = room;
@@ -254,6 +254,9 @@ mod tests {
             let read = stored::messages(&records.batches[0], offset, &unknown).expect("a batch");
             let found: Vec<_> = read.iter().map(|one| (one.offset, one.message.value.clone())).collect();
             assert_eq!(found, [(offset, Some(Bytes::from_static(b"second")))], "partition {}", partition.0);
+            let charged = rig.view().bounds(partition).expect("there").bytes;
+            let plain = 24 + records.batches[0].len() as u64;
+            assert!(partition == orders || charged == plain, "nobody is charged for naming the others: {charged} for {plain}");
         }
     }
 

@@ -113,7 +113,6 @@ impl Shard {
         }
         for (partition, runs) in over {
             self.retain_no_more(partition, &runs);
-            self.archiving.note_removed(partition, &runs);
             let lsn = self.emit(&Effect::Remove { partition, runs });
             if let Some(held) = self.state.partitions.get(&partition) {
                 let removed = held.removed.clone();

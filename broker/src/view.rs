@@ -166,22 +166,26 @@ impl View {
             Spot::Span(_) => return ReadNow::Behind,
             Spot::End => return ReadNow::Ready(Records::default()),
         };
-        let mut records = Records::default();
-        let mut behind = false;
+        let mut found = Vec::new();
+        let mut bytes = 0;
         self.tail.look(|get| {
             for row in index.rows().range(first..) {
-                let over = records.bytes + row.bytes as usize > bytes_max as usize;
-                if over && !records.batches.is_empty() {
-                    return;
-                }
-                let Some(batch) = get(row.position, row.bytes).and_then(|entry| batch_at(&entry, row.base)) else {
-                    behind = records.batches.is_empty();
+                let Some(entry) = get(row.position, row.bytes).filter(|_| bytes + row.own_bytes() <= u64::from(bytes_max) || bytes == 0)
+                else {
                     return;
                 };
-                records.push(batch, row.position);
+                bytes += row.own_bytes();
+                found.push((entry, row.base, row.position));
             }
         });
-        if behind { ReadNow::Behind } else { ReadNow::Ready(records) }
+        // What is shared is copied: that is no work to do while others wait.
+        drop(index);
+        let mut records = Records::default();
+        for (entry, base, position) in found {
+            let Some(batch) = batch_at(&entry, base) else { break };
+            records.push(batch, position);
+        }
+        if records.batches.is_empty() { ReadNow::Behind } else { ReadNow::Ready(records) }
     }
 }
 

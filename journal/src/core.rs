@@ -70,6 +70,7 @@ impl Core {
         extent_bytes as usize / 2
     }
 
+    /// Room that the queued entries take.
     pub fn queued_bytes(&self) -> usize {
         self.queued_bytes
     }
@@ -77,7 +78,7 @@ impl Core {
     /// Takes entries in the order of their lsns.
     pub fn enqueue(&mut self, entries: impl IntoIterator<Item = Entry>) {
         for entry in entries {
-            self.queued_bytes += entry.bytes();
+            self.queued_bytes += entry.room_bytes();
             self.queue.push_back(entry);
         }
     }
@@ -150,38 +151,37 @@ impl Core {
         let active = self.active.as_ref()?;
         let group_bytes_max = (GROUP_BYTES_MAX as usize).min(active.header.extent_bytes as usize / 2);
         let (mut entry_bytes, mut rows, mut seen) = (0, 0, 0);
-        // Up to the last entry that is not tied to the one behind it: entries and their bytes.
-        let mut whole = (0, 0);
+        // Up to the last entry that is not tied to the one behind it.
+        let mut taken = 0;
         for entry in &self.queue {
             let entry_bytes_then = entry_bytes + entry.bytes();
             let rows_then = rows + entry.row_count();
             let bytes = group_bytes(entry_bytes_then, rows_then);
             let fits_extent = active.at as usize + bytes <= data_end(&active.header, active.rows.len() + rows_then) as usize;
             let fits_group = seen == 0 || bytes <= group_bytes_max;
-            if whole.0 == 0 && !fits_group {
+            if taken == 0 && !fits_group {
                 // Tied entries that fit no group: they are parted here.
-                whole = (seen, entry_bytes);
+                taken = seen;
             }
             if !fits_extent || !fits_group {
                 break;
             }
             (entry_bytes, rows, seen) = (entry_bytes_then, rows_then, seen + 1);
             if !entry.tied || seen == self.queue.len() {
-                whole = (seen, entry_bytes);
+                taken = seen;
             }
         }
-        if whole.0 == 0 && active.at <= BLOCK_BYTES {
+        if taken == 0 && active.at <= BLOCK_BYTES {
             // Another fresh extent would have no more room.
-            whole = (seen, entry_bytes);
+            taken = seen;
         }
-        let (taken, entry_bytes) = whole;
         if taken == 0 {
             return None;
         }
         let position = active.header.position(active.at);
         let header = self.header(GroupKind::Data, now)?;
-        self.queued_bytes -= entry_bytes;
         let entries: Vec<Entry> = self.queue.drain(..taken).collect();
+        self.queued_bytes -= entries.iter().map(Entry::room_bytes).sum::<usize>();
         let built = build(header, position, &entries);
         self.writer.next_lsn = Lsn(self.writer.next_lsn.0 + taken as u64);
         self.wrote(&built);

@@ -22,6 +22,8 @@ const REQUIRED: u8 = 1;
 const LAYOUT: u8 = 1;
 /// Largest head that needs no allocation: a batch's without targets.
 const HEAD_INLINE: usize = 32;
+/// What each row takes, in the table of contents of a group and in the directory of the extent.
+const ROW_ROOM_BYTES: usize = 32 + 36;
 /// Targets of one entry at most, so that the rows that name them fit beside the largest entry into the smallest extent.
 pub const TARGETS_MAX: usize = 1024;
 
@@ -114,6 +116,14 @@ pub enum Selection {
     All,
     /// Positions of the records in the batch, ascending.
     Indexes(Vec<u32>),
+}
+
+/// A target of all records, in its entry.
+const TARGET_BYTES: usize = 16;
+
+/// Bytes of an entry that name other partitions, if so many have its batch as a whole: nobody's records.
+pub fn shared_bytes(partitions: usize) -> u32 {
+    u32::try_from(partitions.saturating_sub(1) * TARGET_BYTES).unwrap_or(u32::MAX)
 }
 
 impl Target {
@@ -247,6 +257,11 @@ impl Entry {
         ENTRY_HEADER_BYTES + self.head().len() + self.payload.len()
     }
 
+    /// Bytes that it takes of an extent, with its rows.
+    pub fn room_bytes(&self) -> usize {
+        self.bytes() + self.row_count() * ROW_ROOM_BYTES
+    }
+
     /// Appends header and body. The caller keeps an entry far below 4 GiB.
     pub fn write(&self, out: &mut Vec<u8>) {
         let at = out.len();
@@ -333,6 +348,16 @@ pub fn read_batch(body: &Bytes) -> Option<BatchEntry> {
     (at + PREFIX_BYTES <= body.len()).then(|| BatchEntry { primary: PartitionId(primary), targets, bytes: body.slice(at..) })
 }
 
+/// Where the batch begins in the body of its entry.
+fn behind_targets(body: &[u8]) -> Option<usize> {
+    let mut at = 12;
+    for _ in 0..u32_at(body, 8)? {
+        let count = u32_at(body, at + 12)?;
+        at += TARGET_BYTES + if count == u32::MAX { 0 } else { 4 * count as usize };
+    }
+    (at + PREFIX_BYTES <= body.len()).then_some(at)
+}
+
 /// The record batch inside the bytes of a whole `Batch` entry, whose checksum was verified before, as the partition has it that has it
 /// at `base_offset`: the primary the very bytes, a target a copy with its own offset. The checksum of a batch does not cover that.
 pub fn batch_at(entry: &Bytes, base_offset: Offset) -> Option<Bytes> {
@@ -342,7 +367,7 @@ pub fn batch_at(entry: &Bytes, base_offset: Offset) -> Option<Bytes> {
     if entry[ENTRY_HEADER_BYTES + 8..ENTRY_HEADER_BYTES + 12] == [0; 4] {
         return Some(entry.slice(ENTRY_HEADER_BYTES + 12..));
     }
-    let batch = read_batch(&entry.slice(ENTRY_HEADER_BYTES..))?.bytes;
+    let batch = entry.slice(ENTRY_HEADER_BYTES + behind_targets(&entry[ENTRY_HEADER_BYTES..])?..);
     let own = base_offset.0.to_be_bytes();
     if batch.first_chunk() == Some(&own) {
         return Some(batch);

@@ -154,7 +154,7 @@ impl Journal {
     pub fn append(&mut self, entries: &mut Vec<Entry>) -> Lsn {
         tracing::trace!(target: "path", hop = "Journal::append");
         self.last_lsn = Lsn(self.last_lsn.0 + entries.len() as u64);
-        self.spares.handed_over(entries.iter().map(|entry| entry.bytes() as u64).sum());
+        self.spares.handed_over(entries.iter().map(|entry| entry.room_bytes() as u64).sum());
         self.handover.push(entries);
         self.last_lsn
     }

@@ -72,7 +72,7 @@ impl Log for SimLog {
     }
 
     fn room_bytes(&self) -> u64 {
-        let waiting: u64 = desk(&self.desk).entries.iter().map(|entry| entry.bytes() as u64).sum();
+        let waiting: u64 = desk(&self.desk).entries.iter().map(|entry| entry.room_bytes() as u64).sum();
         self.room.room_bytes().saturating_sub(waiting)
     }
 

@@ -142,7 +142,6 @@ impl Shard {
             if runs.is_empty() {
                 continue;
             }
-            self.archiving.note_removed(partition, &runs);
             let lsn = self.emit(&Effect::Remove { partition, runs });
             if let Some(held) = self.state.partitions.get(&partition) {
                 let removed = held.removed.clone();

@@ -171,7 +171,7 @@ mod tests {
         let mut index = Index::default();
         for (at, position) in positions.into_iter().enumerate() {
             let (base, position, appended) = (Offset(at as u64), Position(position), Millis(0));
-            index.push(Row { base, records: 1, bytes: 10, position, max_timestamp: 0, appended });
+            index.push(Row { base, records: 1, bytes: 10, shared_bytes: 0, position, max_timestamp: 0, appended });
         }
         index
     }
@@ -226,7 +226,7 @@ mod tests {
         let mut batches = Index::default();
         for at in 0..3u64 {
             let (base, position) = (Offset(at * 10), Position(at));
-            batches.push(Row { base, records: 10, bytes: 100, position, max_timestamp: 0, appended: Millis(0) });
+            batches.push(Row { base, records: 10, bytes: 100, shared_bytes: 0, position, max_timestamp: 0, appended: Millis(0) });
         }
         let lost = |drops| {
             runs(&lost(&mut [(Backlog::of(Offset(0), Offset(30), &RunSet::default(), 0), &batches)], &limits(15, 9999, drops)).0[0])
