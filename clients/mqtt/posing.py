@@ -5,9 +5,13 @@ unless the configuration asks for persistence and an earlier start with it has m
 """
 
 import argparse
+import ctypes
 import os
 import shutil
+import signal
 from pathlib import Path
+
+PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 # A line of mosquitto's configuration and the settings of Firth that say it.
 SETTINGS = {
@@ -42,6 +46,7 @@ def main():
     arguments = [word for port in ports for word in ("--listen", f"mqtt=127.0.0.1:{port}")]
     arguments += [word for name, value in lines for setting in SETTINGS.get(name, ()) for word in ("--set", f"{setting}={value}")]
     arguments += ["--set", "journal.extent_bytes=4194304"]  # more than a hundred of them are started
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a test that is killed leaves no broker behind
     binary = os.environ["FIRTH_BIN"]
     os.execv(binary, [binary, "serve", "--data", str(data), *arguments])
 

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatch
 from pathlib import Path
@@ -84,8 +85,9 @@ NOT_RUN = {
         "11-persistent-subscription-no-local.py",
     ],
 }
-# It publishes on one connection and takes for granted that this is done when another one subscribes: now and then it is not.
-TRIES = {"02-subpub-qos0-topic-alias.py": 3}
+# How often a file may be run until it passes. One compares two short times; one publishes on one connection and takes for granted that
+# this is done when another one subscribes, and now and then it is not.
+TRIES = {"01-connect-575314.py": 3, "02-subpub-qos0-topic-alias.py": 3}
 # Parts of other files and the suite's own runner.
 NO_TESTS = ("*helper.py", "test.py", "ntest.py", "*_core.py", "persist_*")
 
@@ -106,10 +108,10 @@ def all_files():
     return [name for name in names if not any(fnmatch(name, pattern) for pattern in NO_TESTS)]
 
 
-def run(name, make_folder, port):
+def run(name, below, port):
     """Runs one file of the suite, as often as it needs; its exit code and what it said."""
     for _ in range(TRIES.get(name, 1)):
-        code, said = run_once(name, make_folder("suite"), ports_of(name, port))
+        code, said = run_once(name, Path(tempfile.mkdtemp(dir=below)), ports_of(name, port))
         if code == 0:
             break
     return code, said
@@ -128,8 +130,7 @@ def run_once(name, folder, ports):
         env={**os.environ, "FIRTH_BIN": os.path.abspath(servers.BINARY), "BUILD_ROOT": str(folder)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        start_new_session=True,
-        preexec_fn=servers.end_with_parent,
+        start_new_session=True,  # and nothing is run in the child: other threads may hold its locks
     )
     try:
         said, _ = process.communicate(timeout=SECONDS_MAX)
@@ -154,7 +155,7 @@ def results(request, tmp_path_factory):
     if servers.PEER_COMMAND or servers.MQTT_PEER_COMMAND or os.environ.get("FIRTH_MQTT_PEER"):
         pytest.skip("poses as mosquitto with Firth's settings")
     chosen = [item.callspec.params["name"] for item in request.session.items if "results" in getattr(item, "fixturenames", ())]
-    taken = set()
+    taken, below = set(), tmp_path_factory.mktemp("suite")
 
     def port():
         while (one := servers.free_port()) in taken:
@@ -163,7 +164,7 @@ def results(request, tmp_path_factory):
         return one
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        begun = {name: pool.submit(run, name, tmp_path_factory.mktemp, port) for name in chosen if name}
+        begun = {name: pool.submit(run, name, below, port) for name in chosen if name}
         yield begun
         for one in begun.values():
             one.cancel()
