@@ -59,6 +59,8 @@ struct State {
     in_flight: HashMap<Text, Vec<Offset>>,
     /// Those of them that the group has not read yet: they are handed to nobody.
     elsewhere: HashSet<Offset>,
+    /// What clients that left the group go on with at QoS 2.
+    leaving: HashSet<Offset>,
 }
 
 #[derive(Clone)]
@@ -252,15 +254,18 @@ impl Group {
     }
 
     /// The session is not subscribed any more; what it has in flight while it is away ends with that. `flights` goes on between the client
-    /// and its session: a group that nobody else is subscribed to could not be told how it ends.
+    /// and its session, at most until the last one leaves the group: that could not be told then how it ends.
     pub fn unsubscribe(&self, client: &Text, flights: &[Offset]) {
         let mut state = self.lock();
         state.subscribers.remove(client);
         state.members.retain(|member| member.client != *client);
         let ended = state.in_flight.remove(client).unwrap_or_default();
+        state.leaving.extend(flights);
+        state.leaving.retain(|offset| !ended.contains(offset));
         state.settled.extend(ended);
         if state.subscribers.is_empty() {
-            state.settled.extend(flights);
+            let left = std::mem::take(&mut state.leaving);
+            state.settled.extend(left);
         }
         drop(state);
         self.bell.notify_one();
@@ -282,8 +287,16 @@ impl Group {
     }
 
     pub fn settle(&self, offset: Offset) {
-        self.lock().settled.push(offset);
+        let mut state = self.lock();
+        state.leaving.remove(&offset);
+        state.settled.push(offset);
+        drop(state);
         self.bell.notify_one();
+    }
+
+    /// The client is done with what it had in flight, and settles it itself.
+    pub fn landed(&self, offset: Offset) {
+        self.lock().leaving.remove(&offset);
     }
 
     /// What was handed out and not sent, or not acknowledged by a member that is gone, goes to another.
@@ -393,5 +406,33 @@ mod tests {
         assert!(!groups.forget(&group));
         group.ready(&Ok(place));
         assert_eq!(inbox.take_joined(), [(5, 1, Ok(PartitionId(7)))]);
+    }
+
+    fn made(groups: &Groups, clients: &[&Text]) -> Arc<Group> {
+        let (text, filter) = (Text::fixed("$share/g/a"), Filter::parse("a").expect("a filter"));
+        let made = clients.iter().map(|client| groups.enter(&text, "g", &filter, client).0);
+        made.last().expect("one client")
+    }
+
+    /// Their clients go on with them, and the group may be gone when they are done.
+    #[test]
+    fn what_subscribers_who_left_have_in_flight_ends_with_the_group() {
+        let (one, other) = (Text::fixed("one"), Text::fixed("other"));
+        for ends in [false, true] {
+            let groups = Groups::default();
+            let group = made(&groups, &[&one, &other]);
+            group.unsubscribe(&one, &[Offset(4), Offset(7)]);
+            assert!(group.take_settled().is_empty(), "it is not done yet, and its group is there");
+            group.settle(Offset(7));
+            assert_eq!(group.take_settled(), [Offset(7)]);
+            if ends {
+                groups.forget_session(&other);
+            } else {
+                group.unsubscribe(&other, &[Offset(5)]);
+            }
+            let mut settled = group.take_settled();
+            settled.sort_unstable();
+            assert_eq!(settled, if ends { vec![Offset(4)] } else { vec![Offset(4), Offset(5)] });
+        }
     }
 }
