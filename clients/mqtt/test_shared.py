@@ -3,7 +3,7 @@
 import pytest
 from waiting import wait_until
 
-from mqtt.link import Closed, let_pass
+from mqtt.link import Client, Closed, let_pass
 from mqtt.marks import differs, v5
 from mqtt.packets import ack, subscribe
 
@@ -274,3 +274,45 @@ def test_membership_ends_with_its_session(client, topic, name, back):
     one = client()
     one.subscribe((f"$share/g/{topic}", 2))
     assert one.settled() == []
+
+
+@pytest.mark.parametrize("last", ("unsubscribes", "ends"))
+@v5("4.3.3-7", "4.8.2-5")
+def test_qos_2_in_flight_of_who_left_first_is_nobody_elses(own_broker, topic, name, last):
+    """A member leaves the group in the middle of QoS 2, and then the other one. The group is from before the broker started, so that it is
+    kept: who subscribes to it next does not get that message."""
+    broker, filter = own_broker(), f"$share/g/{topic}"
+
+    def members():
+        return [Client(broker.mqtt_address, client_id=f"{name}{at}", **KEPT) for at in range(2)]
+
+    for member in members():
+        member.subscribe((filter, 2))
+    broker.restart()
+    first, second = members()
+    publisher = Client(broker.mqtt_address)
+    held = {first: [], second: []}
+
+    def both_hold_some():
+        publisher.publish(topic, b"held", 2)
+        for member, packet_ids in held.items():
+            packet_ids += [packet.packet_id for packet in member.settled()]
+        return all(held.values())
+
+    wait_until(both_hold_some, 10, "a message for each member")
+    first.unsubscribe(filter)
+    if last == "unsubscribes":
+        second.unsubscribe(filter)
+    else:
+        second.disconnect(0, {"session_expiry": 0})
+        del held[second]
+    for member, packet_ids in held.items():
+        for packet_id in packet_ids:
+            member.send(ack("PUBREC", packet_id))
+            member.expect("PUBREL", packet_id)
+            member.send(ack("PUBCOMP", packet_id))
+        member.settled()
+    third = Client(broker.mqtt_address)
+    third.subscribe((filter, 2))
+    publisher.publish(topic, b"next", 2)
+    assert third.receive().payload == b"next"

@@ -360,3 +360,27 @@ def test_a_refused_connect_makes_no_session(broker, client, topic, name):
     options = {"clean": False, "props": {"session_expiry": 60}}
     Client(broker.address, client_id=name, accept=False, will=large, **options).refused(0x88, 0x97)
     assert not client(client_id=name, **options).connack.session_present
+
+
+@pytest.mark.parametrize("case", ("larger than one may be", "larger than one may be, clean", "larger than all may be"))
+@v5("3.1.2-4", "3.1.2-23", "4.1.0-1")
+@differs("mosquitto", "keeps wills of this size")
+def test_a_refused_connect_keeps_what_waits(broker, client, topic, name, case):
+    """The refused CONNECT asks for another expiry interval, or for no session: the one that is there goes on as it was."""
+    kept = {"client_id": name, "clean": False, "props": {"session_expiry": 3600}}
+    one = client(**kept)
+    one.subscribe((topic, 1))
+    many = case == "larger than all may be"
+    if many:
+        one.subscribe(*((f"{topic}/{at}/{'x' * 8_000}", 0) for at in range(126)))
+    one.disconnect()
+    client().publish(topic, b"waits", 1)
+    large = Will(topic, b"x" * 60_000) if many else Will(f"{topic}/{'x' * 5_000}", b"x" * 65_000)
+    # A clean start keeps a will only with a session that outlives the connection.
+    clean = case.endswith("clean")
+    options = {"clean": clean, "props": {"session_expiry": 1 if clean else 0}}
+    Client(broker.address, client_id=name, accept=False, will=large, **options).refused(0x88, 0x97)
+    let_pass(2)
+    one = client(**kept)
+    assert one.connack.session_present
+    assert one.receive().payload == b"waits"

@@ -85,6 +85,8 @@ pub struct Attached {
     pub attachment: Attachment,
     /// It was there before.
     pub found: bool,
+    /// How long it was to be kept until then; `None`: it was not there.
+    pub kept: Option<Keep>,
     /// Somebody was attached when the node stopped: what that one was doing nobody knows.
     pub interrupted: bool,
     pub legs: Vec<Leg>,

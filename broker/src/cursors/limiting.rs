@@ -198,33 +198,44 @@ fn runs_lost(held: &HeldCursor, views: &[Arc<PartitionView>], limits: &QueueLimi
         }
         let backlog = Backlog::of(leg.floor.max(view.log_start()), view.durable_end(), &kept_out, spared);
         if backlog.records > 0 {
-            partitions.push((view, leg));
+            let from = leg.floor.max(view.log_start()).0;
+            let to = backlog.gaps().next().map_or(from, |(from, _)| from);
+            partitions.push((view, leg, Spared { from, to }));
             backlogs.push(backlog);
         }
     }
-    let guards: Vec<_> = partitions.iter().map(|(view, _)| view.index()).collect();
+    let guards: Vec<_> = partitions.iter().map(|(view, ..)| view.index()).collect();
     let mut legs: Vec<(Backlog, &Index)> = backlogs.into_iter().zip(guards.iter().map(|guard| &**guard)).collect();
     let (lost, pieces) = lost(&mut legs, limits);
     let of_legs = partitions.iter().zip(lost).filter(|(_, runs)| !runs.is_empty());
-    (of_legs.map(|((view, leg), runs)| (view.id, joined(leg, runs))).collect(), pieces)
+    (of_legs.map(|((view, leg, spared), runs)| (view.id, joined(leg, runs, spared))).collect(), pieces)
+}
+
+/// From which offset to before which a leg keeps what may be in flight. What lies below is not there any more.
+struct Spared {
+    from: u64,
+    to: u64,
 }
 
 /// The runs, and, where a leg would have settled too many of them out of order, the smallest gap between those for each that is added: what
 /// is settled is written as a whole, so their number is bounded. A queue at this bound loses a little more than it is over: for each run
 /// too many at most a part in `LOST_RUNS_MAX` of what it holds. A gap with a mark stays: its exchange has to end, and marks are not that
-/// many.
-fn joined(leg: &HeldLeg, mut runs: Runs) -> Runs {
+/// many. What may be in flight without a mark stays too, and the runs in it do not count.
+fn joined(leg: &HeldLeg, mut runs: Runs, spared: &Spared) -> Runs {
     let mut settled = leg.settled.clone();
     for (from, to) in &runs {
         settled.insert(from.0..to.0);
     }
     let added = settled.runs().saturating_sub(leg.settled.runs());
-    let excess = settled.runs().saturating_sub(LOST_RUNS_MAX).min(added);
+    let behind = settled.iter().filter(|run| run.start >= spared.to).count();
+    let excess = behind.saturating_sub(LOST_RUNS_MAX).min(added);
     if excess > 0 {
         let gaps = settled.iter().zip(settled.iter().skip(1)).map(|(run, next)| (run.end, next.start));
-        let mut unmarked: Vec<(u64, u64)> = gaps.filter(|(from, to)| leg.marks.range(from..to).next().is_none()).collect();
-        unmarked.sort_unstable_by_key(|(from, to)| (to - from, *from));
-        runs.extend(unmarked.into_iter().take(excess).map(|(from, to)| (Offset(from), Offset(to))));
+        let is_spared = |from: u64, to: u64| from.max(spared.from) < to.min(spared.to);
+        let may_go = |(from, to): &(u64, u64)| leg.marks.range(from..to).next().is_none() && !is_spared(*from, *to);
+        let mut idle: Vec<(u64, u64)> = gaps.filter(may_go).collect();
+        idle.sort_unstable_by_key(|(from, to)| (to - from, *from));
+        runs.extend(idle.into_iter().take(excess).map(|(from, to)| (Offset(from), Offset(to))));
         runs.sort_unstable();
     }
     runs
@@ -382,18 +393,52 @@ mod tests {
         let mut leg = full_leg(3, 100_000);
         let last = leg.settled.iter().next_back().expect("many").end;
         let over = vec![(Offset(last + 500), Offset(last + 501))];
+        let none = Spared { from: 0, to: 0 };
         // Where one ends that is settled already there is no further run.
-        assert_eq!(joined(&leg, vec![(Offset(last), Offset(last + 1))]), [(Offset(last), Offset(last + 1))]);
-        assert_eq!(joined(&leg, over.clone()), [(Offset(5), Offset(8)), over[0]]);
+        assert_eq!(joined(&leg, vec![(Offset(last), Offset(last + 1))], &none), [(Offset(last), Offset(last + 1))]);
+        assert_eq!(joined(&leg, over.clone(), &none), [(Offset(5), Offset(8)), over[0]]);
         leg.marks.insert(6, (1, 1));
-        assert_eq!(joined(&leg, over.clone()), [(Offset(9), Offset(12)), over[0]]);
+        assert_eq!(joined(&leg, over.clone(), &none), [(Offset(9), Offset(12)), over[0]]);
         // Everything is marked: there is one run more.
         leg.marks.extend((0..last + 1).map(|offset| (offset, (1, 1))));
-        assert_eq!(joined(&leg, over.clone()), over);
+        assert_eq!(joined(&leg, over.clone(), &none), over);
         leg.marks.clear();
         // However many its client settled: one for one.
         leg.settled.insert(last + 400..last + 401);
-        assert_eq!(joined(&leg, over.clone()), [(Offset(5), Offset(8)), over[0]]);
+        assert_eq!(joined(&leg, over.clone(), &none), [(Offset(5), Offset(8)), over[0]]);
+    }
+
+    #[test]
+    fn at_the_bound_of_runs_what_may_be_in_flight_stays() {
+        let mut leg = full_leg(3, 100_000);
+        let last = leg.settled.iter().next_back().expect("many").end;
+        let over = vec![(Offset(last + 500), Offset(last + 501))];
+        for behind in [100, 200, 300, 400] {
+            leg.settled.insert(last + behind..last + behind + 1);
+        }
+        let joined = |from, to| joined(&leg, over.clone(), &Spared { from, to });
+        assert_eq!(joined(1, 6), [(Offset(9), Offset(12)), over[0]], "of the first gap a part may be");
+        assert_eq!(joined(1, 9), [(Offset(9), Offset(12)), over[0]]);
+        assert_eq!(joined(1, last), over, "those behind are few");
+        assert_eq!(joined(11, 16), [(Offset(5), Offset(8)), over[0]], "what lies below is not there any more");
+    }
+
+    #[test]
+    fn at_the_bound_of_runs_who_is_attached_keeps_what_it_was_sent() {
+        let mut rig = limited(20_000, Drops::Newest);
+        rig.shard().cursor_care.limits.in_flight = 100;
+        let (slow, leg) = session(&mut rig, "slow");
+        let runs = LOST_RUNS_MAX as u64 + 100;
+        publish(&mut rig, 2 * (LOST_RUNS_MAX + 100) + 1);
+        let one = |at: u64| Settlement::Done { from: Offset(2 * at + 1), to: Offset(2 * at + 2) };
+        let settles = (0..runs).map(|at| Settle { partition: leg.partition, what: one(at) }).collect();
+        ask(&mut rig, CursorMove::Settle { attachment: slow, settles });
+        publish(&mut rig, 1000);
+        rig.shard().cursor_care.limits.records = runs + 1001 - 100 - 1;
+        let told = rig.pass(10_000);
+        let [Event::Dropped { runs, .. }] = &told[..] else { panic!("{told:?}") };
+        assert_eq!(runs[0], (Offset(200), Offset(201)), "the first behind a hundred");
+        assert_eq!(runs.len(), 2);
     }
 
     #[test]

@@ -23,6 +23,7 @@ use super::care::{END_EVERY_MS, ENDED_AT_ONCE, TRIM_EVERY_MS};
 use super::deciding::Binding;
 use super::limits::Drops;
 use super::state::{CursorEffect, LegRecord};
+use super::table::HeldCursor;
 use crate::effect::Effect;
 use crate::shard::{Due, Shard};
 use crate::storing::hidden_policy;
@@ -114,14 +115,15 @@ impl Shard {
         let now = if self.ages_are_known() { self.now } else { Millis(i64::MIN) };
         let attaching = self.state.cursors.attaching(name, fresh, keep, now)?;
         self.roomy(!attaching.found)?;
-        let interrupted = attaching.found && self.state.cursors.get(attaching.cursor).is_some_and(|held| held.is_interrupted());
+        let held = self.state.cursors.get(attaching.cursor).filter(|_| attaching.found);
+        let (kept, interrupted) = (held.map(|held| held.keep), held.is_some_and(HeldCursor::is_interrupted));
         attaching.effects.into_iter().for_each(|effect| self.put(effect));
         if attaching.found {
             self.limit_queue(attaching.cursor);
         }
         let attachment = self.state.cursors.attach(attaching.cursor).expect(JUST_PUT);
         let attached = self.state.cursors.remembered(attachment, attaching.found).expect(JUST_PUT);
-        Ok(Attached { interrupted, ..attached })
+        Ok(Attached { kept, interrupted, ..attached })
     }
 
     fn bind(&mut self, attachment: Attachment, filter: &Filter, note: Bytes) -> Result<(Leg, bool), Refusal> {

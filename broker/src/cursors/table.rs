@@ -350,7 +350,7 @@ impl Cursors {
     pub(super) fn remembered(&self, attachment: Attachment, found: bool) -> Option<Attached> {
         let held = self.get(attachment.cursor)?;
         let legs = held.legs.iter().filter_map(|leg| self.leg(leg)).collect();
-        Some(Attached { attachment, found, interrupted: false, legs, notes: notes(held).collect() })
+        Some(Attached { attachment, found, kept: None, interrupted: false, legs, notes: notes(held).collect() })
     }
 
     /// Some cursors whose names follow this one, in their order, and the last of the names; `None`: there are no more.

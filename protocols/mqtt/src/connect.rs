@@ -11,7 +11,7 @@ use firth_gateway::door::Broker;
 use firth_gateway::link::LinkEnd;
 use firth_gateway::refusal::Refusal;
 use firth_gateway::request::Request;
-use firth_model::limits::{MQTT_CONNECT_BYTES_MAX, MQTT_CONNECT_MS};
+use firth_model::limits::{CURSOR_NOTE_BYTES_MAX, MQTT_CONNECT_BYTES_MAX, MQTT_CONNECT_MS};
 use firth_model::spelling::Spelling;
 
 use crate::aliases::Taken;
@@ -118,6 +118,9 @@ async fn welcome(node: Arc<Node>, broker: Broker, _wire: &mut Wire, mut connect:
     let client = negotiate(&node, &mut connect, &mut connack);
     node.listed().await;
     let seat = node.registry.claim(client.id.clone()).await;
+    if !will_fits(&node, &client, &connect) {
+        return Err(ReasonCode::ServerUnavailable);
+    }
     // A will that waits is not published if its session goes on, and at once if that ends.
     let mut waiting = node.delayed.take_back(&client.id);
     let message_of = |(will, _): (Will, Duration)| wills::will_message(&will, broker.now());
@@ -144,6 +147,13 @@ async fn welcome(node: Arc<Node>, broker: Broker, _wire: &mut Wire, mut connect:
         wills::publish_alone(&broker, message, None).await;
     }
     Ok(Ready { node, broker, client, seat, connection, connect, attached, connack })
+}
+
+/// Whether the session can keep the will, if there is to be one: before anything of one that is there changes.
+fn will_fits(node: &Node, client: &Client, connect: &Connect) -> bool {
+    let is_kept = client.expiry_s > 0 || !connect.clean_start && node.registry.may_exist(&client.id);
+    let note = connect.will.as_ref().filter(|_| is_kept).and_then(|will| wills::to_note(will, client.expiry_s));
+    note.is_none_or(|note| note.len() <= CURSOR_NOTE_BYTES_MAX)
 }
 
 /// What the client asked for, within what the node allows, and what it has to be told of that.
@@ -216,9 +226,9 @@ async fn attach(node: &Node, connection: &mut Connection, client: &Client, conne
     }
     node.registry.made(&client.id);
     if let Err(refusal) = keep_will(connection, &attached, client, connect).await {
-        // Nobody is connected after all: a session that was there waits on, and one that was not is none.
-        let keep = (!attached.found).then_some(Keep::For(0));
-        let detach = CursorMove::Detach { attachment: attached.attachment, keep };
+        // Nobody is connected after all: a session that was there waits on as it did, and one that was not is none.
+        let keep = attached.kept.unwrap_or(Keep::For(0));
+        let detach = CursorMove::Detach { attachment: attached.attachment, keep: Some(keep) };
         connection.call(Request::Cursor(Box::new(detach))).await?;
         return Err(refusal);
     }

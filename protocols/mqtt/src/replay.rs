@@ -6,6 +6,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use firth_gateway::future::BoxFuture;
 use firth_gateway::message::{Message, StoredMessage};
 use firth_gateway::refusal::Refusal;
@@ -66,8 +68,8 @@ struct Retained {
 /// Last values of streams that match a filter.
 struct Lasts {
     filter: Filter,
-    /// They are being found.
-    ready: Option<BoxFuture<'static, bool>>,
+    /// They are being found, and waited for until then.
+    ready: Option<(BoxFuture<'static, bool>, Instant)>,
     /// They were not all found in time: of a subject that has a retained message that one goes out, whatever is found meanwhile.
     late: bool,
     from: Option<LastsFrom>,
@@ -88,7 +90,9 @@ impl Replays {
     /// What streams offer; before what is retained, of which it has what is newer.
     pub fn add_lasts(&mut self, subscription: u32, filter: &Filter, view: &dyn LogView) {
         if let Some(ready) = view.last_values_ready(filter) {
-            let lasts = Lasts { filter: filter.clone(), ready: Some(ready), late: false, from: None, then: None };
+            // All of a client wait at the same time.
+            let ready = Some((ready, Instant::now() + READY_MAX));
+            let lasts = Lasts { filter: filter.clone(), ready, late: false, from: None, then: None };
             self.jobs.push_back((subscription, Job::Lasts(lasts)));
         }
     }
@@ -187,9 +191,9 @@ impl Replayed {
 impl Lasts {
     /// Some last values; where there is a retained message too, the newer of both.
     async fn round(mut self, view: Arc<dyn LogView>, subscription: u32) -> Round {
-        if let Some(ready) = self.ready.take() {
+        if let Some((ready, until)) = self.ready.take() {
             // What is not found by then comes live, or to who subscribes later.
-            self.late = !tokio::time::timeout(READY_MAX, ready).await.unwrap_or(false);
+            self.late = !tokio::time::timeout_at(until, ready).await.unwrap_or(false);
         }
         let LastValues { values, next } = view.last_values(&self.filter, self.from.as_ref(), MQTT_RETAINED_ROUND);
         let mut found = Vec::new();
@@ -320,5 +324,20 @@ mod tests {
             assert_eq!(sent(Some(READY_MAX * 2), finds).await, ["retained"], "finds: {finds}");
             assert_eq!(sent(None, finds).await, ["retained"], "finds: {finds}");
         }
+    }
+
+    /// However many filters one SUBSCRIBE has: they wait at the same time.
+    #[tokio::test(start_paused = true)]
+    async fn late_last_values_are_waited_for_once() {
+        let view: Arc<dyn LogView> = Arc::new(TestView { has_records: true, ..TestView::default() });
+        let (mut replays, began) = (Replays::default(), Instant::now());
+        for subscription in 0..100 {
+            replays.add_lasts(subscription, &Filter::parse("a").expect("a filter"), &*view);
+        }
+        while replays.is_active() {
+            replays.go_on(&view);
+            replays.read().await;
+        }
+        assert_eq!(began.elapsed(), READY_MAX);
     }
 }

@@ -59,6 +59,8 @@ struct State {
     in_flight: HashMap<Text, Vec<Offset>>,
     /// Those of them that the group has not read yet: they are handed to nobody.
     elsewhere: HashSet<Offset>,
+    /// What clients that left the group go on with at QoS 2.
+    leaving: HashSet<Offset>,
 }
 
 #[derive(Clone)]
@@ -67,6 +69,8 @@ struct Member {
     number: u32,
     at: usize,
     inbox: Arc<MemberInbox>,
+    /// Before the group was ready: it hears of that, and is handed nothing.
+    has_left: bool,
 }
 
 /// What groups hand to one connected client.
@@ -232,8 +236,8 @@ impl Group {
     /// A member is there and has room. It hears when the group is ready.
     pub fn join(&self, client: &Text, number: u32, at: usize, inbox: &Arc<MemberInbox>) {
         let mut state = self.lock();
-        state.members.retain(|member| member.client != *client);
-        let member = Member { client: client.clone(), number, at, inbox: inbox.clone() };
+        state.remove(client);
+        let member = Member { client: client.clone(), number, at, inbox: inbox.clone(), has_left: false };
         match state.place {
             Some((_, partition)) => state.welcome(member, Ok(partition)),
             None => state.joining.push(member),
@@ -244,7 +248,7 @@ impl Group {
 
     /// The member's connection is gone; its session may stay.
     pub fn part(self: &Arc<Group>, client: &Text, inbox: &MemberInbox) {
-        self.lock().members.retain(|member| member.client != *client);
+        self.lock().remove(client);
         for Handed { message, offset, .. } in inbox.take_messages(Some(self)) {
             self.take_back(offset, message);
         }
@@ -252,15 +256,18 @@ impl Group {
     }
 
     /// The session is not subscribed any more; what it has in flight while it is away ends with that. `flights` goes on between the client
-    /// and its session: a group that nobody else is subscribed to could not be told how it ends.
+    /// and its session, at most until the last one leaves the group: that could not be told then how it ends.
     pub fn unsubscribe(&self, client: &Text, flights: &[Offset]) {
         let mut state = self.lock();
         state.subscribers.remove(client);
-        state.members.retain(|member| member.client != *client);
+        state.remove(client);
         let ended = state.in_flight.remove(client).unwrap_or_default();
+        state.leaving.extend(flights);
+        state.leaving.retain(|offset| !ended.contains(offset));
         state.settled.extend(ended);
         if state.subscribers.is_empty() {
-            state.settled.extend(flights);
+            let left = std::mem::take(&mut state.leaving);
+            state.settled.extend(left);
         }
         drop(state);
         self.bell.notify_one();
@@ -282,8 +289,16 @@ impl Group {
     }
 
     pub fn settle(&self, offset: Offset) {
-        self.lock().settled.push(offset);
+        let mut state = self.lock();
+        state.leaving.remove(&offset);
+        state.settled.push(offset);
+        drop(state);
         self.bell.notify_one();
+    }
+
+    /// The client is done with what it had in flight, and settles it itself.
+    pub fn landed(&self, offset: Offset) {
+        self.lock().leaving.remove(&offset);
     }
 
     /// What was handed out and not sent, or not acknowledged by a member that is gone, goes to another.
@@ -345,7 +360,7 @@ impl Group {
             let at = (state.turn + step) % count;
             let Some(member) = state.members.get(at).filter(|member| member.inbox.has_room()).cloned() else { continue };
             state.turn = at + 1;
-            drop(state);
+            // While it is a member: who parts takes back what is in its inbox then.
             member.inbox.push(Handout::Message(Handed { group: self.clone(), number: member.number, message: message.clone(), offset }));
             return true;
         }
@@ -354,10 +369,15 @@ impl Group {
 }
 
 impl State {
+    fn remove(&mut self, client: &Text) {
+        self.members.retain(|member| member.client != *client);
+        self.joining.iter_mut().filter(|member| member.client == *client).for_each(|member| member.has_left = true);
+    }
+
     fn welcome(&mut self, member: Member, result: Result<PartitionId, Refusal>) {
         let (at, number) = (member.at, member.number);
         let inbox = member.inbox.clone();
-        if result.is_ok() {
+        if result.is_ok() && !member.has_left {
             self.members.push(member);
         }
         inbox.push(Handout::Joined { at, number, result });
@@ -393,5 +413,55 @@ mod tests {
         assert!(!groups.forget(&group));
         group.ready(&Ok(place));
         assert_eq!(inbox.take_joined(), [(5, 1, Ok(PartitionId(7)))]);
+    }
+
+    fn made(groups: &Groups, clients: &[&Text]) -> Arc<Group> {
+        let (text, filter) = (Text::fixed("$share/g/a"), Filter::parse("a").expect("a filter"));
+        let made = clients.iter().map(|client| groups.enter(&text, "g", &filter, client).0);
+        made.last().expect("one client")
+    }
+
+    /// Their clients go on with them, and the group may be gone when they are done.
+    #[test]
+    fn what_subscribers_who_left_have_in_flight_ends_with_the_group() {
+        let (one, other) = (Text::fixed("one"), Text::fixed("other"));
+        for ends in [false, true] {
+            let groups = Groups::default();
+            let group = made(&groups, &[&one, &other]);
+            group.unsubscribe(&one, &[Offset(4), Offset(7)]);
+            assert!(group.take_settled().is_empty(), "it is not done yet, and its group is there");
+            group.settle(Offset(7));
+            assert_eq!(group.take_settled(), [Offset(7)]);
+            if ends {
+                groups.forget_session(&other);
+            } else {
+                group.unsubscribe(&other, &[Offset(5)]);
+            }
+            let mut settled = group.take_settled();
+            settled.sort_unstable();
+            assert_eq!(settled, if ends { vec![Offset(4)] } else { vec![Offset(4), Offset(5)] });
+        }
+    }
+
+    #[test]
+    fn who_leaves_before_the_group_is_ready_becomes_no_member() {
+        let place = (Attachment { cursor: CursorId(1), generation: 1 }, PartitionId(7));
+        let (one, other) = (Text::fixed("one"), Text::fixed("other"));
+        let groups = Groups::default();
+        let group = made(&groups, &[&one, &other]);
+        let (gone, here) = (Arc::new(MemberInbox::default()), Arc::new(MemberInbox::default()));
+        group.join(&one, 0, 3, &gone);
+        group.part(&one, &gone);
+        group.join(&other, 1, 4, &here);
+        group.join(&other, 1, 5, &here);
+        group.ready(&Ok(place));
+        assert_eq!(group.lock().members.len(), 1);
+        assert_eq!(here.take_joined().len(), 2, "whatever waits for it hears");
+        group.pause();
+        group.join(&other, 1, 6, &here);
+        group.unsubscribe(&other, &[]);
+        group.ready(&Ok(place));
+        assert!(!group.has_room(), "nobody is there");
+        assert_eq!(here.take_joined(), [(6, 1, Ok(PartitionId(7)))]);
     }
 }

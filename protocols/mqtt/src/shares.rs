@@ -142,6 +142,7 @@ impl Session {
             {
                 member.forget(&group, offset);
             }
+            group.landed(offset);
             settles.push((attachment, Settle { partition, what: Settlement::Done { from: offset, to: offset.plus(1) } }));
             durable.flights.forget(slot);
         }
