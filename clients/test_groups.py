@@ -100,8 +100,8 @@ def test_two_three_two_members(node, peers, topic, fresh, members, name, protoco
     wait_until(
         lambda: len({value for value in read_by(members) if value.startswith(b"after")}) == 3 * PARTITIONS, 30, "all read after the leave"
     )
-    # An orderly change of members repeats nothing: what was read was committed before its partition moved. Only a member of the new protocol
-    # may be told that its epoch changed while its commit was on the way (KIP-848); it says so, and reads again.
+    # An orderly change of members repeats nothing: what was read was committed before its partition moved. Only a member of the new
+    # protocol may be told that its epoch changed while its commit was on the way (KIP-848); it says so, and reads again.
     values, told = read_by([*members, third]), [one for one in (*members, third) if commit_failed(one)]
     assert len(values) == len(set(values)) or (told and protocol == "consumer"), f"a record was read twice; {told} could not commit"
 
