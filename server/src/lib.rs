@@ -6,6 +6,7 @@ pub mod config;
 pub mod identity;
 pub mod listen;
 pub mod memory;
+mod pace;
 mod rehearsal;
 pub mod repair;
 pub mod run;

@@ -25,6 +25,7 @@ use crate::config::{Config, Listener};
 use crate::identity;
 use crate::listen::{Door, bind, serve};
 use crate::memory;
+use crate::pace;
 
 /// How long connections may take to finish what they were asked before the node stops without them.
 const DRAIN_MAX: Duration = Duration::from_secs(8);
@@ -34,7 +35,7 @@ pub fn run(config: &Config, banner: impl FnOnce(&str)) -> Result<()> {
     let lock = identity::lock(&config.data)?;
     let identity = identity::read_or_make(&config.data)?;
     let node = open(config, &identity)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("connections").build()?;
+    let runtime = pace::keep(tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("connections")).build()?;
     let served = runtime.block_on(listen_and_wait(config, &node, banner));
     runtime.shutdown_timeout(Duration::from_secs(1));
     node.stop();
