@@ -409,7 +409,7 @@ impl Shard {
             for shared in group.batches.chunk_by(|one, next| one.position == next.position) {
                 self.show_batch(shared, commit.append_ms);
             }
-            self.upkeep.wrote(group.bytes.len() as u64);
+            self.upkeep.wrote(group.room_bytes() as u64);
         }
         if let Some(extent) = commit.sealed {
             self.state.seal(extent);
@@ -417,7 +417,7 @@ impl Shard {
             self.archiving.open_since = None;
         }
         if let Some(group) = commit.groups.last() {
-            self.view.show_to(Position(group.position.0 + group.bytes.len() as u64));
+            self.view.show_to(group.end());
         }
         self.durable = commit.durable;
         while self.waiting.front().is_some_and(|(lsn, _)| *lsn <= self.durable) {

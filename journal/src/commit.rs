@@ -80,7 +80,7 @@ impl Driver {
     }
 
     pub(crate) fn perform(&mut self, write: Write, completed: &mut dyn FnMut(Completed)) -> io::Result<()> {
-        let slices: Vec<&[u8]> = write.groups.iter().map(|group| &group.bytes[..]).collect();
+        let slices: Vec<&[u8]> = write.groups.iter().flat_map(Built::slices).collect();
         let file = FileName::Extent(write.extent);
         let carries_entries = write.groups.iter().any(|group| group.last_lsn >= group.first_lsn);
         if carries_entries {

@@ -133,7 +133,7 @@ impl Core {
             let Some(built) = self.next_group(now) else {
                 break;
             };
-            bytes += built.bytes.len();
+            bytes += built.room_bytes();
             groups.push(built);
         }
         if !groups.is_empty() {
@@ -212,7 +212,7 @@ impl Core {
     /// The write and its sync succeeded.
     pub fn completed(&mut self, write: &Write) {
         if let Some(last) = write.groups.last().filter(|_| !write.seals) {
-            self.durable = Position(last.position.0 + last.bytes.len() as u64);
+            self.durable = last.end();
         }
     }
 
@@ -251,7 +251,7 @@ impl Core {
         self.writer.number += 1;
         self.writer.digest = GroupHeader::digest(&built.bytes);
         if let Some(active) = &mut self.active {
-            active.at += u32::try_from(built.bytes.len()).expect("a group fits an extent");
+            active.at += u32::try_from(built.room_bytes()).expect("a group fits an extent");
             active.rows.extend_from_slice(&built.batches);
             active.holds_entries |= built.last_lsn >= built.first_lsn;
         }

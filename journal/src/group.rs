@@ -37,7 +37,7 @@ use firth_model::ids::{Lsn, Offset, PartitionId, Position};
 use firth_model::time::Millis;
 
 use crate::entry::{Entry, Row};
-use crate::extent::{checksum, padded};
+use crate::extent::{BLOCK_BYTES, checksum, padded};
 
 pub const HEADER_BYTES: usize = 192;
 pub const CONTENTS_ROW_BYTES: usize = 32;
@@ -199,14 +199,35 @@ pub fn contents(header: &GroupHeader, position: Position, bytes: &[u8]) -> Vec<L
     table.chunks_exact(CONTENTS_ROW_BYTES).map(located).collect()
 }
 
+/// What a group is filled up with on disk.
+static ZEROS: [u8; BLOCK_BYTES as usize] = [0; BLOCK_BYTES as usize];
+
 /// A group ready to be written.
 #[derive(Clone, Debug)]
 pub struct Built {
     pub position: Position,
+    /// Without the zeros behind it: who keeps a small group in memory keeps no block for it.
     pub bytes: Bytes,
     pub batches: Vec<Located>,
     pub first_lsn: Lsn,
     pub last_lsn: Lsn,
+}
+
+impl Built {
+    /// What is written: the group and the zeros that fill its last block.
+    pub fn slices(&self) -> [&[u8]; 2] {
+        [&self.bytes, &ZEROS[..self.room_bytes() - self.bytes.len()]]
+    }
+
+    /// Bytes that it takes on disk.
+    pub fn room_bytes(&self) -> usize {
+        padded(self.bytes.len())
+    }
+
+    /// Where what follows it begins.
+    pub fn end(&self) -> Position {
+        Position(self.position.0 + self.room_bytes() as u64)
+    }
 }
 
 /// Bytes that a group of these entries takes on disk.
@@ -220,7 +241,7 @@ pub fn build(mut header: GroupHeader, position: Position, entries: &[Entry]) -> 
     let entry_bytes: usize = entries.iter().map(Entry::bytes).sum();
     let rows = entries.iter().map(Entry::row_count).sum();
     let body_from = HEADER_BYTES + rows * CONTENTS_ROW_BYTES;
-    let mut out = Vec::with_capacity(group_bytes(entry_bytes, rows));
+    let mut out = Vec::with_capacity(body_from + entry_bytes);
     out.resize(HEADER_BYTES, 0);
     let mut at = body_from;
     let mut batches = Vec::with_capacity(rows);
@@ -268,7 +289,6 @@ fn seal(mut header: GroupHeader, position: Position, mut out: Vec<u8>, batches: 
     header.body_bytes = narrow(out.len() - HEADER_BYTES);
     header.body_checksum = checksum(&out[HEADER_BYTES..]);
     out[..HEADER_BYTES].copy_from_slice(&header.encode());
-    out.resize(padded(out.len()), 0);
     Built { position, bytes: Bytes::from(out), batches, first_lsn, last_lsn }
 }
 
@@ -292,4 +312,39 @@ pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     let mut eight = [0; 8];
     eight.copy_from_slice(&bytes[at..at + 8]);
     u64::from_le_bytes(eight)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_group_keeps_no_block_in_memory_and_fills_one_on_disk() {
+        let header = GroupHeader {
+            kind: GroupKind::Marker,
+            cluster: [1; 16],
+            incarnation: [2; 16],
+            rows: 0,
+            number: 1,
+            epoch: 1,
+            writer: [3; 16],
+            first_lsn: Lsn(5),
+            entries: 0,
+            contents_bytes: 0,
+            body_bytes: 0,
+            previous: [0; 16],
+            durable: Position(0),
+            append_ms: Millis(7),
+            body_checksum: [0; 16],
+            after: [0; 16],
+        };
+        for body in [0, 1, 4_096 - HEADER_BYTES, 4_097 - HEADER_BYTES, 10_000] {
+            let built = build_plain(header, Position(4_096), &vec![9; body]);
+            assert_eq!(built.bytes.len(), HEADER_BYTES + body);
+            let written = built.slices().concat();
+            assert_eq!(written.len(), GroupHeader::decode(&written).expect("a header").group_bytes());
+            assert_eq!(built.end(), Position(4_096 + written.len() as u64));
+            assert!(written[built.bytes.len()..].iter().all(|byte| *byte == 0));
+        }
+    }
 }

@@ -405,7 +405,7 @@ fn finish(disk: &dyn Disk, mut last: Unfinished, found: &Found, options: &mut Op
     let bytes = crate::extent::padded(HEADER_BYTES + body.len());
     let at = last.header.extent_bytes - u32::try_from(bytes).unwrap_or(last.header.extent_bytes);
     let built = build_plain(header, last.header.position(at), &body);
-    disk.write(FileName::Extent(number), u64::from(at), &[&built.bytes])?;
+    disk.write(FileName::Extent(number), u64::from(at), &built.slices())?;
     disk.sync(FileName::Extent(number))
 }
 

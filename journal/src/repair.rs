@@ -415,8 +415,8 @@ impl Repair<'_> {
         let header = directory_header(&self.chain, self.wanted.cluster_id, &bench.header, (self.wanted.random)());
         let built = build_plain(header, bench.header.position(narrow(begins)), &body);
         let old = had.map_or(begins, |(.., begins)| begins).min(begins).max(bench.at);
-        bench.raw[old..begins].fill(0);
-        bench.raw[begins..].copy_from_slice(&built.bytes);
+        bench.raw[old..].fill(0);
+        bench.raw[begins..begins + built.bytes.len()].copy_from_slice(&built.bytes);
         bench.wrong = bench.wrong.or(Some("its directory cannot be read"));
     }
 
