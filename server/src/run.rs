@@ -116,7 +116,7 @@ async fn listen_and_wait(config: &Config, node: &Node, banner: impl FnOnce(&str)
     let mut doors = Vec::new();
     let protocols = Protocols::of(config);
     for listener in &config.listeners {
-        doors.push(bind(protocols.find(listener), listener.address).await?);
+        doors.push(bind(protocols.find(listener), listener.address)?);
     }
     announce(config, &doors, banner)?;
     let mut serving = JoinSet::new();
