@@ -270,6 +270,13 @@ impl LogView for View {
         }
     }
 
+    fn batch_at(&self, partition: PartitionId, position: Position) -> Option<(Offset, u64)> {
+        let partition = self.partition(partition)?;
+        let index = partition.index();
+        let at = index.rows().binary_search_by_key(&position, |row| row.position).ok()?;
+        index.rows().get(at).map(|row| (row.base, u64::from(row.records)))
+    }
+
     fn shown(&self) -> Position {
         Position(self.shown.load(Ordering::Acquire))
     }

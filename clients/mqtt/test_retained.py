@@ -4,6 +4,7 @@ import pytest
 
 from mqtt.link import Client, let_pass
 from mqtt.marks import v3, v5
+from mqtt.packets import publish
 
 AS_PUBLISHED = 0x08
 NEVER, IF_ABSENT = 0x20, 0x10
@@ -149,6 +150,37 @@ def test_sent_again_with_each_subscribe(client, keep, level, topic):
         one.subscribe((topic, 1))
         assert one.receive().retain
         assert one.settled() == []
+
+
+@v5("3.3.1-9", "3.8.4-4")
+@v3("3.3.1-6", "3.8.4-3")
+def test_sent_again_to_a_session_that_has_seen_it(client, level, name, topic):
+    """It came as it was published; a SUBSCRIBE asks for it once more, also on the next connection."""
+    kept = {"clean": False, **({"props": {"session_expiry": 60}} if level == 5 else {})}
+    one = client(level, client_id=name, **kept)
+    one.subscribe((topic, 1))
+    client().publish(topic, b"x", 1, retain=True)
+    assert one.receive().retain is False
+    one.settled()
+    for _ in range(2):
+        one.subscribe((topic, 1))
+        assert one.receive().retain is True
+    one.disconnect()
+    one = client(level, client_id=name, **kept)
+    one.subscribe((topic, 1))
+    assert one.receive().retain is True
+    assert one.settled() == []
+
+
+def test_published_while_it_is_subscribed_to(client, name, topic):
+    """Before or after, the subscriber gets it, once."""
+    one, publisher = client(client_id=name, clean=False, props={"session_expiry": 60}), client()
+    for at in range(1, 301):
+        publisher.send(publish(f"{topic}/{at}", b"%d" % at, 1, at, retain=True))
+        one.subscribe((f"{topic}/{at}", 1))
+        publisher.expect("PUBACK", at)
+        assert one.receive().payload == b"%d" % at
+    assert one.settled() == []
 
 
 @v5("3.3.1-10")

@@ -5,7 +5,7 @@ from waiting import wait_until
 
 from mqtt.link import Client, Closed, let_pass
 from mqtt.marks import differs, v5
-from mqtt.packets import ack, subscribe
+from mqtt.packets import ack, publish, subscribe
 
 KEPT = {"clean": False, "props": {"session_expiry": 60}}
 
@@ -140,6 +140,38 @@ def test_qos_0_goes_to_who_is_there(client, topic, name):
         publisher.publish(topic, b"%d" % at, 0)
     publisher.settled()
     assert gathered([here], 20) == [[b"%d" % at for at in range(20)]]
+
+
+@pytest.mark.parametrize("members", (1, 3))
+def test_qos_0_in_a_burst(client, topic, members):
+    """More at once than members are handed ahead."""
+    here, publisher = [client() for _ in range(members)], client()
+    for member in here:
+        member.subscribe((f"$share/g/{topic}", 1))
+    payloads = [b"%d" % at for at in range(3000)]
+    publisher.send(*(publish(topic, payload) for payload in payloads))
+    publisher.settled()
+    came = gathered(here, len(payloads))
+    assert sorted(sum(came, []), key=int) == payloads
+    assert all(one == sorted(one, key=int) for one in came)
+
+
+def test_two_groups_of_one_client(client, topic):
+    """What one group hands it leaves no room for the other, for a while."""
+    one, publisher = client(), client(4)
+    for part in "ab":
+        one.subscribe((f"$share/g/{topic}/{part}", 1))
+    sent = [(f"{topic}/{part}", b"%d" % at) for at in range(500) for part in "ab"]
+    for qos in (0, 1):
+        for first in range(0, len(sent), 250):
+            some = sent[first : first + 250]
+            publisher.send(*(publish(name, payload, qos, at + 1 if qos else None, level=4) for at, (name, payload) in enumerate(some)))
+            publisher.settled()
+        came = [one.receive() for _ in sent]
+        for part in "ab":
+            of = [packet.payload for packet in came if packet.topic == f"{topic}/{part}"]
+            assert of == [b"%d" % at for at in range(500)]
+        publisher.settled()
 
 
 @v5("4.8.2-4", "4.4.0-1", "4.8.2-5")

@@ -112,6 +112,11 @@ pub trait LogView: Send + Sync {
     fn park(&self, partition: PartitionId, seen_end: Offset, waiter: &Arc<Waiter>) -> bool;
     /// Where the journal has the batch with this offset; `None` if it has it no more.
     fn position_of(&self, partition: PartitionId, offset: Offset) -> Option<Position>;
+    /// The first offset of the batch that the journal has at this position, and how many offsets it has; `None` if it has none there, or
+    /// not among its recent ones.
+    fn batch_at(&self, _partition: PartitionId, _position: Position) -> Option<(Offset, u64)> {
+        None
+    }
     /// Everything below is durable and may be read. Of two looks the second never sees less.
     fn shown(&self) -> Position;
     /// Where the retained messages lie whose subjects match: the offsets in the partition, in the order of their subjects.

@@ -69,6 +69,11 @@ impl Subject {
         Ok(Subject(text))
     }
 
+    /// The same subject in memory of its own: what is kept long must not keep the buffer that it came in.
+    pub fn detached(&self) -> Subject {
+        Subject(Bytes::copy_from_slice(&self.0))
+    }
+
     /// Joins levels of any bytes. Of no levels: the subject of one empty level.
     pub fn from_levels<'a>(levels: impl IntoIterator<Item = &'a [u8]>) -> Result<Subject, SubjectError> {
         let mut text = Vec::new();

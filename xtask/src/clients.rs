@@ -50,6 +50,7 @@ const MQTT: &[&str] = &[
     "mqtt/test_delivery.py",
     "mqtt/test_flow.py",
     "mqtt/test_format.py",
+    "mqtt/test_full_node.py",
     "mqtt/test_last_values.py",
     "mqtt/test_mosquitto_suite.py",
     "mqtt/test_overflow.py",

@@ -28,7 +28,7 @@ impl Given {
         if self.subjects.len() < at {
             self.subjects.resize(at, None);
         }
-        self.subjects[at - 1] = Some(subject);
+        self.subjects[at - 1] = Some(subject.detached());
         true
     }
 
@@ -64,7 +64,7 @@ impl Taken {
 
     /// The client was told what the alias stands for.
     pub fn told(&mut self, alias: NonZeroU16, subject: &Subject) {
-        self.by_subject.insert(subject.clone(), alias);
+        self.by_subject.insert(subject.detached(), alias);
     }
 }
 

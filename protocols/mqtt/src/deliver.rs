@@ -116,7 +116,7 @@ impl Session {
         }
         self.replays.pop();
         let newer = self.queue.iter().any(|live| (live.message.retain || last_value) && live.message.subject == message.subject);
-        if !newer && !is_expired(&message, self.now) && !self.comes_by_leg(subscription, &message, position) {
+        if !newer && !is_expired(&message, self.now) && !stored.is_some_and(|stored| self.comes_by_leg(subscription, stored, position)) {
             let kept = stored.filter(|_| guaranteed).zip(self.durable.as_mut());
             let source = kept.map(|(StoredAt { partition, offset, .. }, durable)| {
                 let (identifier, share) = (grant.identifiers.first().copied(), Text::default());
@@ -162,12 +162,18 @@ impl Session {
         true
     }
 
-    /// Whether a retained message was published after its subscription was bound, so that the leg has it.
-    fn comes_by_leg(&self, subscription: u32, message: &Message, position: Position) -> bool {
-        let Some(durable) = &self.durable else { return false };
-        let leg = self.subscriptions.get(subscription).and_then(|subscribed| subscribed.leg);
-        let bound_at = leg.and_then(|partition| durable.legs.bound_at(partition));
-        bound_at.is_some_and(|bound_at| position >= bound_at && position > Position(0)) && published_qos(message) != QoS::AtMostOnce
+    /// Whether a retained message was published after its subscription was made, so that the leg brings it, or did.
+    fn comes_by_leg(&self, subscription: u32, retained: StoredAt, position: Position) -> bool {
+        let (Some(durable), Some(subscribed)) = (&self.durable, self.subscriptions.get(subscription)) else { return false };
+        let Some((leg, first)) = subscribed.leg.and_then(|leg| Some((leg, durable.legs.first_of_new(leg)?))) else { return false };
+        // What several partitions capture is one batch of the journal.
+        let view = self.broker.view();
+        let Some(((base, count), (own_base, own_count))) = view.batch_at(leg, position).zip(view.batch_at(retained.partition, position))
+        else {
+            return false;
+        };
+        let at = retained.offset.0.saturating_sub(own_base.0);
+        count == own_count && base.0 + at >= first.0
     }
 
     /// Sends the next record of the legs, or settles it unseen.

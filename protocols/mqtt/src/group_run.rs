@@ -23,6 +23,7 @@ use crate::shared::Group;
 const FOUND_KEEP_MS: u64 = 24 * 60 * 60 * 1000;
 
 struct Run {
+    node: Arc<Node>,
     group: Arc<Group>,
     broker: Broker,
     connection: Connection,
@@ -30,6 +31,8 @@ struct Run {
     partition: PartitionId,
     legs: Legs,
     live: Queue,
+    /// Live messages that were dropped before they came here, as far as they are counted.
+    dropped: u64,
     next_tag: u64,
     held: Option<(Tag, Request)>,
 }
@@ -37,7 +40,7 @@ struct Run {
 /// Runs the group until nobody is subscribed to it.
 pub async fn run(node: Arc<Node>, broker: Broker, group: Arc<Group>) {
     loop {
-        match open(&broker, &group).await {
+        match open(&node, &broker, &group).await {
             Ok((mut run, found)) => {
                 group.ready(&Ok((run.attachment, run.partition)));
                 let fenced = run.serve().await;
@@ -62,7 +65,7 @@ pub async fn run(node: Arc<Node>, broker: Broker, group: Arc<Group>) {
     }
 }
 
-async fn open(broker: &Broker, group: &Arc<Group>) -> Result<(Run, bool), Refusal> {
+async fn open(node: &Arc<Node>, broker: &Broker, group: &Arc<Group>) -> Result<(Run, bool), Refusal> {
     let mut connection = broker.connect();
     let attach = CursorMove::Attach { name: group.cursor.clone(), fresh: false, keep: Keep::Ever };
     let Answer::Cursor(CursorAnswer::Attached(attached)) = connection.call(Request::Cursor(Box::new(attach))).await? else {
@@ -76,8 +79,9 @@ async fn open(broker: &Broker, group: &Arc<Group>) -> Result<(Run, bool), Refusa
     connection.subscribe(0, group.filter.clone(), Overflow::DropNewest);
     let mut legs = Legs::default();
     legs.add(&leg);
-    let (group, broker, partition) = (group.clone(), broker.clone(), leg.partition);
-    let run = Run { group, broker, connection, attachment, partition, legs, live: Queue::default(), next_tag: 0, held: None };
+    let (node, group, broker, partition) = (node.clone(), group.clone(), broker.clone(), leg.partition);
+    let (live, dropped) = (Queue::default(), 0);
+    let run = Run { node, group, broker, connection, attachment, partition, legs, live, dropped, next_tag: 0, held: None };
     Ok((run, attached.found))
 }
 
@@ -112,14 +116,23 @@ impl Run {
                 // What is guaranteed comes by the leg.
                 Event::Live(deliveries) => {
                     let plain: VecDeque<LiveDelivery> = deliveries.into_iter().filter(|one| !one.message.guaranteed).collect();
-                    self.live.add(plain, Overflow::DropNewest);
+                    let (dropped, _) = self.live.add(plain, Overflow::DropNewest);
+                    self.count_dropped(dropped);
                 }
                 Event::Reply { result: Err(Refusal::Conflict), .. } => fenced = true,
                 Event::Dropped { partition, runs } => self.legs.skip(partition, &runs),
-                Event::Reply { .. } | Event::Overrun => {}
+                Event::Overrun => self.count_dropped(0),
+                Event::Reply { .. } => {}
             }
         }
         fenced
+    }
+
+    /// So many, and those that were dropped before they came here.
+    fn count_dropped(&mut self, records: u64) {
+        let outside = self.connection.dropped();
+        let records = records + outside - std::mem::replace(&mut self.dropped, outside);
+        self.node.counts.dropped.fetch_add(records, std::sync::atomic::Ordering::Relaxed);
     }
 
     fn settle(&mut self) {
@@ -157,7 +170,7 @@ impl Run {
         self.legs.stir();
         while self.group.has_room() {
             if let Some((offset, message)) = self.group.take_returned() {
-                self.give(message, Some(offset));
+                self.give(message, offset);
                 continue;
             }
             let after = self.live.after();
@@ -170,21 +183,27 @@ impl Run {
                 if let Some(record) = self.legs.take()
                     && !self.group.is_elsewhere(record.source.offset)
                 {
-                    self.give(Arc::new(record.stored.message), Some(record.source.offset));
+                    self.give(Arc::new(record.stored.message), record.source.offset);
                 }
-            } else if let Some(delivery) = self.live.pop() {
-                self.give(delivery.message, None);
+            } else if let Some(delivery) = self.live.front() {
+                // Another group of the member may have been faster.
+                if !self.group.hand_out(&delivery.message, None) {
+                    return;
+                }
+                self.live.pop();
             } else if self.legs.park(&*view) {
                 return;
             }
         }
-        // Nobody is there for what is not stored.
-        while self.live.pop().is_some() {}
+        // Nobody is there for what is not stored. Where members only have no room yet it waits for them, within its bound.
+        if !self.group.has_members() {
+            while self.live.pop().is_some() {}
+        }
     }
 
-    fn give(&self, message: Arc<Message>, offset: Option<Offset>) {
-        if !self.group.hand_out(&message, offset) {
-            self.group.take_back(offset, message);
+    fn give(&self, message: Arc<Message>, offset: Offset) {
+        if !self.group.hand_out(&message, Some(offset)) {
+            self.group.take_back(Some(offset), message);
         }
     }
 }

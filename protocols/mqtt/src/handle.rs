@@ -23,7 +23,7 @@ impl Session {
     /// Takes every whole packet out of what was received, up to one that has to wait for the node.
     pub fn decode(&mut self) {
         let bytes_max = self.node.settings.packet_bytes_max(self.client.version);
-        while self.ending.is_none() && self.operation.is_none() {
+        while self.ending.is_none() && self.operation.is_none() && self.inbound.held.is_none() {
             match decode(&mut self.wire.received, self.client.version, Sender::Client, bytes_max) {
                 Ok(Some(packet)) => self.handle(packet),
                 Ok(None) => break,

@@ -7,6 +7,7 @@ use firth_gateway::answer::Tag;
 use firth_gateway::connection::{Connection, Full};
 use firth_gateway::cursors::{CursorMove, Keep, Settle, Settlement};
 use firth_gateway::door::Broker;
+use firth_gateway::publishing::Publication;
 use firth_gateway::request::Request;
 
 use crate::codec::connect::Will;
@@ -45,6 +46,10 @@ impl Session {
             biased;
             _ = self.wire.turn(false), if self.wire.has_unsent() => {}
             () = std::future::ready(()) => {}
+        }
+        // Before the will, as it was sent.
+        if let Some((tag, batch)) = self.inbound.held.take() {
+            publish_all(&mut self.connection, tag, batch).await;
         }
         self.mark_unacknowledged();
         self.flush_settles();
@@ -124,6 +129,15 @@ pub fn delay(node: &Arc<Node>, broker: &Broker, id: &Text, will: Will, delay: Du
         publish_alone(&broker, message, receipt).await;
     };
     node.delayed.schedule(id, will, delay, fire, node.clone());
+}
+
+/// Publishes, whatever it takes; nobody waits for the answer.
+async fn publish_all(connection: &mut Connection, tag: Tag, batch: Vec<Publication>) {
+    let mut batch = batch;
+    while let Err(Full(back)) = connection.publish(tag, batch) {
+        connection.room().await;
+        batch = back;
+    }
 }
 
 /// Asks, whatever it takes; nobody waits for the answer.

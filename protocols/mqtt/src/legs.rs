@@ -47,6 +47,8 @@ struct Reader {
     parked: bool,
     /// Its subscription is over, and something of it is in flight.
     closing: bool,
+    /// Where it began, if the last SUBSCRIBE that named it made it.
+    new_from: Option<Offset>,
 }
 
 /// All legs of a session.
@@ -79,11 +81,23 @@ impl Legs {
             ahead: VecDeque::new(),
             parked: false,
             closing: false,
+            new_from: None,
         });
     }
 
-    pub fn bound_at(&self, partition: PartitionId) -> Option<Position> {
-        self.readers.iter().find(|reader| reader.partition == partition).map(|reader| reader.bound_at)
+    /// A SUBSCRIBE made the leg, from this record on, or found it.
+    pub fn set_new(&mut self, partition: PartitionId, from: Option<Offset>) {
+        let readers = self.readers.iter_mut().filter(|reader| reader.partition == partition);
+        readers.for_each(|reader| reader.new_from = from);
+    }
+
+    /// The first record that a leg brings or brought since the last SUBSCRIBE. `None`: it was there before that.
+    pub fn first_of_new(&self, partition: PartitionId) -> Option<Offset> {
+        self.readers.iter().find(|reader| reader.partition == partition)?.new_from
+    }
+
+    pub fn has(&self, partition: PartitionId) -> bool {
+        self.readers.iter().any(|reader| reader.partition == partition)
     }
 
     pub fn remove(&mut self, partition: PartitionId) {
@@ -182,7 +196,9 @@ impl Legs {
     }
 
     pub fn take(&mut self) -> Option<LegRecord> {
-        let (_, at) = self.readers.iter().enumerate().filter_map(|(at, reader)| Some((reader.head()?, at))).min()?;
+        // What lies in segments has no position any more.
+        let head = |reader: &Reader| reader.ahead.front().map(|(position, stored)| (*position, stored.message.published));
+        let (_, at) = self.readers.iter().enumerate().filter_map(|(at, reader)| Some((head(reader)?, at))).min()?;
         let reader = self.readers.get_mut(at)?;
         let (_, stored) = reader.ahead.pop_front()?;
         let closing = reader.closing;
@@ -325,6 +341,11 @@ pub enum Handed {
 mod tests {
     use super::*;
 
+    use firth_model::time::Millis;
+
+    use crate::codec::property::Properties;
+    use crate::codec::qos::QoS;
+    use crate::headers::{Outline, message};
     use crate::test_view::{OFFERED, TestView};
 
     fn legs() -> Legs {
@@ -333,6 +354,27 @@ mod tests {
         let (bound_at, floor, note) = (Position(0), Offset(0), Bytes::new());
         legs.add(&Leg { filter, note, partition: OFFERED, bound_at, floor, settled: Vec::new(), marks: Vec::new(), attempts: Vec::new() });
         legs
+    }
+
+    /// Of what has been moved to segments the journal's order is not known any more.
+    #[test]
+    fn old_records_of_several_legs_come_by_their_times() {
+        let subject = |text| Subject::parse(text).expect("a subject");
+        let mut legs = Legs::default();
+        for (partition, text, times) in [(1, "a", [10, 40]), (2, "b", [20, 30])] {
+            let (filter, note) = (Filter::parse(text).expect("a filter"), Bytes::new());
+            let (partition, bound_at, floor) = (PartitionId(partition), Position(0), Offset(0));
+            legs.add(&Leg { filter, note, partition, bound_at, floor, settled: Vec::new(), marks: Vec::new(), attempts: Vec::new() });
+            let properties = Properties::default();
+            let of = |at: u64, time| {
+                let (subject, payload) = (subject(text), Bytes::from_static(b"x"));
+                let outline = Outline { subject, qos: QoS::AtLeastOnce, retain: false, properties: &properties, payload };
+                (Position(0), StoredMessage { offset: Offset(at), message: message(outline, Millis(time)) })
+            };
+            legs.readers.last_mut().expect("just added").ahead = (0..).zip(times).map(|(at, time)| of(at, time)).collect();
+        }
+        let came: Vec<i64> = std::iter::from_fn(|| legs.take()).map(|record| record.stored.message.published.0).collect();
+        assert_eq!(came, [10, 20, 30, 40]);
     }
 
     #[tokio::test(start_paused = true)]

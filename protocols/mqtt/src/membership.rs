@@ -25,6 +25,13 @@ impl Memberships {
         }
     }
 
+    /// All groups go on for which the client has room again.
+    pub fn call_groups(&self) {
+        if self.inbox.has_room_again() {
+            self.groups.iter().for_each(|group| group.bell.notify_one());
+        }
+    }
+
     /// The group that serves a shared subscription now.
     pub fn group_of(&self, text: &Text) -> Option<Arc<Group>> {
         self.groups.iter().rev().find(|group| group.text == *text).cloned()

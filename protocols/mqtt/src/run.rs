@@ -62,6 +62,8 @@ impl Session {
         self.answer_pings();
         self.flush_settles();
         self.end_closing();
+        // They are slices of what was received or stored, and would keep all of that while the client is idle.
+        (self.inbound.last, self.last_topic) = (None, None);
     }
 
     /// Whether what the client sends is looked at: not while it lets too much be undone, or does not take what it is sent.
@@ -77,8 +79,9 @@ impl Session {
     /// The timer went off, which was set for what was heard a while ago.
     fn look_for_silence(&mut self, reading: bool) {
         let Some(patience) = self.client.patience.filter(|patience| self.heard_at.elapsed() >= *patience) else { return };
-        // While the node does not read, the client cannot be heard.
-        if reading {
+        // While the node has reasons of its own not to read, the client cannot be heard. One that takes nothing of what it is sent is not
+        // read either, but that is its own doing.
+        if reading || !self.wire.has_room() {
             tracing::debug!(client = self.client.id.as_str(), ?patience, "a client is silent for too long");
             self.end(Ending::Refused(ReasonCode::KeepAliveTimeout));
         } else {
@@ -129,6 +132,8 @@ impl Session {
             }
             () = outside.stopped.as_mut() => self.end(Ending::Stopping),
             turn = self.wire.turn(reading) => match turn {
+                // Who is not read is heard by what it takes.
+                Ok(Turn::Wrote) if !reading => self.heard_at = Instant::now(),
                 Ok(Turn::Wrote) => {}
                 Ok(Turn::Read(0)) | Err(_) => self.end(Ending::Lost),
                 Ok(Turn::Read(_)) => self.heard_at = Instant::now(),

@@ -84,7 +84,7 @@ impl Durable {
         self.flights.end_replay(slot);
         if !self.flights.is_replaying() {
             // What comes retained from now on is sent for the first time.
-            self.doubtful.retain(|partition, _| self.legs.bound_at(*partition).is_some());
+            self.doubtful.retain(|partition, _| self.legs.has(*partition));
         }
     }
 }

@@ -4,6 +4,7 @@
 //! a member leaves there goes back to the group.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -77,6 +78,8 @@ struct Member {
 #[derive(Default)]
 pub struct MemberInbox {
     waiting: Mutex<VecDeque<Handout>>,
+    /// A group has something for the client that did not fit. Changed under the lock of `waiting`.
+    found_full: AtomicBool,
     pub bell: Notify,
 }
 
@@ -105,7 +108,12 @@ impl MemberInbox {
     }
 
     fn has_room(&self) -> bool {
-        self.lock().len() < MQTT_SHARED_AHEAD
+        let waiting = self.lock();
+        let has_room = waiting.len() < MQTT_SHARED_AHEAD;
+        if !has_room {
+            self.found_full.store(true, Ordering::Relaxed);
+        }
+        has_room
     }
 
     fn push(&self, handout: Handout) {
@@ -115,6 +123,12 @@ impl MemberInbox {
 
     pub fn pop(&self) -> Option<Handout> {
         self.lock().pop_front()
+    }
+
+    /// True, once: a group found it full, and half of it was taken since.
+    pub fn has_room_again(&self) -> bool {
+        let waiting = self.lock();
+        waiting.len() <= MQTT_SHARED_AHEAD / 2 && self.found_full.swap(false, Ordering::Relaxed)
     }
 
     pub fn put_back(&self, handout: Handout) {
@@ -345,6 +359,11 @@ impl Group {
 
     pub fn take_returned(&self) -> Option<(Offset, Arc<Message>)> {
         self.lock().returned.pop_first()
+    }
+
+    /// Whether somebody is there.
+    pub fn has_members(&self) -> bool {
+        !self.lock().members.is_empty()
     }
 
     /// Whether a member has room.

@@ -37,6 +37,8 @@ impl Session {
             group.part(&self.client.id, &memberships.inbox);
             let flights = self.durable.as_ref().map(|durable| durable.flights.of_share(text)).unwrap_or_default();
             group.unsubscribe(&self.client.id, &flights);
+            // What the group took back made room for others.
+            memberships.call_groups();
         }
     }
 
@@ -63,6 +65,7 @@ impl Session {
             memberships.inbox.put_back(handout);
             return false;
         };
+        memberships.call_groups();
         let mine = self.subscriptions.get(number).is_some_and(|subscribed| subscribed.text == group.text);
         let grant = if mine { self.subscriptions.grant_of(&[number], false) } else { None };
         let Some(grant) = grant else {
@@ -87,8 +90,6 @@ impl Session {
             *record = Source { partition, offset, origin: Origin::Noted(slot) };
         }
         self.deliver(Parcel { message: &message, grant, retain, source, again: None });
-        // A group hands a member more as soon as it took something.
-        group.bell.notify_one();
         true
     }
 

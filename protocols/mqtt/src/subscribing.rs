@@ -199,10 +199,14 @@ impl Session {
             // A leg that was there keeps its place: its reader is further than what is settled.
             if durable.closing.remove(&leg.partition).is_some() {
                 durable.legs.set_closing(leg.partition, false);
+                durable.legs.set_new(leg.partition, None);
                 subscribed.leg = Some(leg.partition);
             } else if subscribed.leg != Some(leg.partition) {
                 durable.legs.add(leg);
+                durable.legs.set_new(leg.partition, Some(leg.floor));
                 subscribed.leg = Some(leg.partition);
+            } else {
+                durable.legs.set_new(leg.partition, None);
             }
         }
         self.step_done();
