@@ -44,13 +44,23 @@ impl Retained {
         self.newest.iter().map(|(subject, at)| (subject, *at))
     }
 
-    /// The offsets whose subjects match, in the order of the subjects.
-    pub fn matching(&self, filter: &Filter) -> Vec<Offset> {
+    /// Adds the offsets whose subjects match, in the order of the subjects, of the next `at_most` that come into question. Gives the
+    /// subject behind which to go on; `None`: these were the last.
+    pub fn matching(&self, filter: &Filter, after: Option<&Bytes>, at_most: usize, found: &mut Vec<Offset>) -> Option<Bytes> {
         let begin = literal_beginning(filter);
-        let from = self.newest.range::<[u8], _>((Bound::Included(&begin[..]), Bound::Unbounded));
-        let under = from.take_while(|(subject, _)| subject.starts_with(&begin));
-        let matches = |subject: &Bytes| Subject::from_text(subject.clone()).is_ok_and(|subject| filter.matches(&subject));
-        under.filter(|(subject, _)| matches(subject)).map(|(_, at)| *at).collect()
+        let from = match after {
+            Some(after) => Bound::Excluded(&after[..]),
+            None => Bound::Included(&begin[..]),
+        };
+        let under = self.newest.range::<[u8], _>((from, Bound::Unbounded)).take_while(|(subject, _)| subject.starts_with(&begin));
+        let (mut looked, mut last) = (0, None);
+        for (subject, at) in under.take(at_most) {
+            if Subject::from_text(subject.clone()).is_ok_and(|subject| filter.matches(&subject)) {
+                found.push(*at);
+            }
+            (looked, last) = (looked + 1, Some(subject));
+        }
+        last.filter(|_| looked == at_most).cloned()
     }
 }
 
@@ -77,7 +87,20 @@ mod tests {
         for (at, subject) in ["a", "a/b", "a/b/c", "ab", "b/b", "a/c"].iter().enumerate() {
             retained.put(&Bytes::from_static(subject.as_bytes()), Some(Offset(at as u64)));
         }
-        let found = |filter: &str| retained.matching(&Filter::parse(filter).expect("a filter")).iter().map(|at| at.0).collect::<Vec<_>>();
+        let found = |filter: &str| {
+            let filter = Filter::parse(filter).expect("a filter");
+            let by = |at_most| {
+                let (mut found, mut after) = (Vec::new(), None);
+                loop {
+                    after = retained.matching(&filter, after.as_ref(), at_most, &mut found);
+                    if after.is_none() {
+                        return found.iter().map(|at| at.0).collect::<Vec<_>>();
+                    }
+                }
+            };
+            assert!((1..8).all(|at_most| by(at_most) == by(100)), "in pieces and at once");
+            by(100)
+        };
         assert_eq!(found("a"), [0]);
         assert_eq!(found("a/#"), [0, 1, 2, 5]);
         assert_eq!(found("a/>"), [1, 2, 5]);

@@ -25,6 +25,9 @@ use crate::routing::Routing;
 use crate::stripped::live_records;
 use crate::tail::Tail;
 
+/// Subjects that are looked at under one lock, which the shard needs too: less than a millisecond.
+const RETAINED_AT_ONCE: usize = 4_096;
+
 /// All of it. One for a node.
 pub struct View {
     streams: RwLock<Streams>,
@@ -282,10 +285,17 @@ impl LogView for View {
     }
 
     fn retained(&self, filter: &Filter) -> Option<(PartitionId, Vec<Offset>)> {
-        let retained = self.retained.read().unwrap_or_else(PoisonError::into_inner);
-        let offsets = retained.1.matching(filter);
-        retained.0.filter(|_| !offsets.is_empty()).map(|partition| (partition, offsets))
+        let (mut offsets, mut after) = (Vec::new(), None);
+        loop {
+            // In pieces, between which the shard may show what it has.
+            let retained = self.retained.read().unwrap_or_else(PoisonError::into_inner);
+            after = retained.1.matching(filter, after.as_ref(), RETAINED_AT_ONCE, &mut offsets);
+            if after.is_none() {
+                return retained.0.filter(|_| !offsets.is_empty()).map(|partition| (partition, offsets));
+            }
+        }
     }
+
     fn dropped_of_queues(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }

@@ -48,6 +48,8 @@ pub struct Replays {
     ready: VecDeque<Replayed>,
     /// For which subscription.
     reading: Option<(u32, BoxFuture<'static, Round>)>,
+    /// Since when there is something to come.
+    began: Option<Instant>,
 }
 
 enum Job {
@@ -150,6 +152,7 @@ impl Replays {
             return;
         }
         let Some((subscription, job)) = self.jobs.pop_front() else { return };
+        self.began.get_or_insert_with(Instant::now);
         let view = view.clone();
         let reading: BoxFuture<'static, Round> = match job {
             Job::Lasts(lasts) => Box::pin(lasts.round(view, subscription)),
@@ -168,6 +171,11 @@ impl Replays {
         self.reading.is_some()
     }
 
+    /// Whether what is being read may be waited for by who asks whether the node is there.
+    pub fn is_brief(&self) -> bool {
+        self.began.is_none_or(|began| began.elapsed() < AGAIN_AFTER)
+    }
+
     /// Ends the round. Safe to drop while waiting.
     pub async fn read(&mut self) {
         let Some((subscription, reading)) = &mut self.reading else { return std::future::pending().await };
@@ -176,6 +184,9 @@ impl Replays {
         self.reading = None;
         if let Some(job) = rest {
             self.jobs.push_front((subscription, job));
+        }
+        if self.jobs.is_empty() {
+            self.began = None;
         }
         self.ready.extend(found);
     }
@@ -202,13 +213,16 @@ impl Lasts {
                 continue;
             }
             let Ok(subject) = Subject::from_text(subject) else { continue };
-            let last = read_one(&view, partition, offset).await.filter(|(read, _)| read.message.value.is_some());
-            let last = last.map(|(mut read, position)| {
+            let Ok(last) = read_one(&view, partition, offset).await else { return (Vec::new(), Some(Job::Lasts(self))) };
+            let last = last.filter(|(read, _)| read.message.value.is_some()).map(|(mut read, position)| {
                 read.message.subject = subject;
                 (read, position, true)
             });
             let retained = match retained {
-                Some((partition, offset)) => read_one(&view, partition, offset).await.map(|(read, position)| (read, position, false)),
+                Some((partition, offset)) => match read_one(&view, partition, offset).await {
+                    Ok(retained) => retained.map(|(read, position)| (read, position, false)),
+                    Err(Unreachable) => return (Vec::new(), Some(Job::Lasts(self))),
+                },
                 None => None,
             };
             // By the order of the journal; of two that it has no more, by their times.
@@ -234,8 +248,11 @@ impl Retained {
     async fn round(mut self, view: Arc<dyn LogView>, subscription: u32) -> Round {
         let (partition, slot) = (self.partition, self.slot);
         let mut found = Vec::new();
-        for offset in self.offsets.drain(..self.offsets.len().min(MQTT_RETAINED_ROUND)) {
-            let Some((read, position)) = read_one(&view, partition, offset).await else { continue };
+        for _ in 0..MQTT_RETAINED_ROUND {
+            let Some(offset) = self.offsets.front().copied() else { break };
+            let Ok(read) = read_one(&view, partition, offset).await else { break };
+            self.offsets.pop_front();
+            let Some((read, position)) = read else { continue };
             let elsewhere = self.beside_lasts && view.has_last_value(read.message.subject.as_bytes());
             if read.message.value.is_some() && !elsewhere {
                 let stored = slot.map(|slot| StoredAt { slot, partition, offset });
@@ -252,38 +269,44 @@ impl Retained {
 
 async fn read_again(view: Arc<dyn LogView>, mut flights: VecDeque<StoredAt>) -> Round {
     let mut found = Vec::new();
-    for StoredAt { slot, partition, offset } in flights.drain(..flights.len().min(MQTT_RETAINED_ROUND)) {
-        let read = read_one(&view, partition, offset).await;
+    for _ in 0..MQTT_RETAINED_ROUND {
+        let Some(StoredAt { slot, partition, offset }) = flights.front().copied() else { break };
+        let Ok(read) = read_one(&view, partition, offset).await else { break };
+        flights.pop_front();
         found.push(Replayed::Again { slot, message: read.map(|(read, _)| Arc::new(read.message)) });
     }
     (found, (!flights.is_empty()).then_some(Job::Again(flights)))
 }
 
-/// A record by its place. `None`: it is not there any more, or cannot be read.
-async fn read_one(view: &Arc<dyn LogView>, partition: PartitionId, offset: Offset) -> Option<(StoredMessage, Position)> {
-    let records = loop {
-        break match view.read(partition, offset, 1) {
-            ReadNow::Ready(records) => records,
-            ReadNow::Behind => match view.read_behind(partition, offset, 1).await {
-                Ok(records) => records,
-                // It is there, and comes when it can be read.
-                Err(Refusal::Unavailable | Refusal::Overloaded) => {
-                    tokio::time::sleep(AGAIN_AFTER).await;
-                    continue;
-                }
-                Err(refusal) => {
-                    tracing::warn!(?refusal, offset = offset.0, "a retained message cannot be read");
-                    return None;
-                }
-            },
-            // It was replaced meanwhile: what replaced it comes live.
-            ReadNow::Refused(_) => return None,
-        };
+/// The store does not answer: what lies in it comes when it does.
+struct Unreachable;
+
+/// A record by its place. `None`: it is not there any more, or cannot be read. An error comes after a while only.
+async fn read_one(
+    view: &Arc<dyn LogView>,
+    partition: PartitionId,
+    offset: Offset,
+) -> Result<Option<(StoredMessage, Position)>, Unreachable> {
+    let records = match view.read(partition, offset, 1) {
+        ReadNow::Ready(records) => records,
+        ReadNow::Behind => match view.read_behind(partition, offset, 1).await {
+            Ok(records) => records,
+            Err(Refusal::Unavailable | Refusal::Overloaded) => {
+                tokio::time::sleep(AGAIN_AFTER).await;
+                return Err(Unreachable);
+            }
+            Err(refusal) => {
+                tracing::warn!(?refusal, offset = offset.0, "a retained message cannot be read");
+                return Ok(None);
+            }
+        },
+        // It was replaced meanwhile: what replaced it comes live.
+        ReadNow::Refused(_) => return Ok(None),
     };
-    let (batch, position) = (records.batches.first()?, records.positions.first()?);
+    let Some((batch, position)) = records.batches.first().zip(records.positions.first()) else { return Ok(None) };
     let unknown = Subject::parse("").expect("one empty level");
-    let stored = stored::messages(batch, offset, &unknown).unwrap_or_default().into_iter().find(|stored| stored.offset == offset)?;
-    Some((stored, *position))
+    let stored = stored::messages(batch, offset, &unknown).unwrap_or_default().into_iter().find(|stored| stored.offset == offset);
+    Ok(stored.map(|stored| (stored, *position)))
 }
 
 #[cfg(test)]
@@ -324,6 +347,21 @@ mod tests {
             assert_eq!(sent(Some(READY_MAX * 2), finds).await, ["retained"], "finds: {finds}");
             assert_eq!(sent(None, finds).await, ["retained"], "finds: {finds}");
         }
+    }
+
+    /// Each look at a store that does not answer ends, so that the client hears of the node in between.
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_cannot_be_reached_is_asked_again_and_holds_up_no_ping() {
+        let view: Arc<dyn LogView> = Arc::new(TestView { is_unreachable: true, ..TestView::default() });
+        let (mut replays, began) = (Replays::default(), Instant::now());
+        replays.add(7, RETAINED, vec![Offset(0)], None);
+        for look in 0..3 {
+            replays.go_on(&view);
+            assert_eq!(replays.is_brief(), look == 0);
+            replays.read().await;
+            assert!(replays.is_active() && replays.front().is_none() && !replays.is_reading());
+        }
+        assert_eq!(began.elapsed(), AGAIN_AFTER * 3);
     }
 
     /// However many filters one SUBSCRIBE has: they wait at the same time.
