@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use firth_gateway::cursors::{Attachment, CursorId, Keep, Receipt, Settle, Settlement};
+use firth_gateway::cursors::{Attachment, Before, CursorId, Keep, Receipt, Settle, Settlement};
 use firth_gateway::refusal::Refusal;
 use firth_model::filter::Filter;
 use firth_model::ids::{Offset, PartitionId};
@@ -86,6 +86,16 @@ impl Cursors {
             return Ok(CursorEffect::DropCursor { cursor });
         }
         let record = CursorRecord { name: Bytes::copy_from_slice(&held.name), keep, detached: Some(now) };
+        Ok(CursorEffect::PutCursor { cursor, record })
+    }
+
+    /// See [`CursorMove::Return`](firth_gateway::cursors::CursorMove::Return).
+    pub fn returning(&self, attachment: Attachment, before: Option<Before>, now: Millis) -> Result<CursorEffect, Refusal> {
+        let (held, cursor) = (self.attached(attachment)?, attachment.cursor);
+        let Some(Before { keep, detached, interrupted }) = before else { return Ok(CursorEffect::DropCursor { cursor }) };
+        // Who was attached until then is not any more.
+        let detached = if interrupted { None } else { detached.or(Some(now)) };
+        let record = CursorRecord { name: Bytes::copy_from_slice(&held.name), keep, detached };
         Ok(CursorEffect::PutCursor { cursor, record })
     }
 

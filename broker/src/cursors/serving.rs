@@ -65,6 +65,11 @@ impl Shard {
                 self.put(effect);
                 Ok((CursorAnswer::Done, true))
             }
+            CursorMove::Return { attachment, before } => {
+                let effect = self.state.cursors.returning(attachment, before, self.now)?;
+                self.put(effect);
+                Ok((CursorAnswer::Done, true))
+            }
             CursorMove::Bind { attachment, filter, note } => {
                 let (leg, new) = self.bind(attachment, &filter, note)?;
                 Ok((CursorAnswer::Bound { leg, new }, true))
@@ -116,14 +121,14 @@ impl Shard {
         let attaching = self.state.cursors.attaching(name, fresh, keep, now)?;
         self.roomy(!attaching.found)?;
         let held = self.state.cursors.get(attaching.cursor).filter(|_| attaching.found);
-        let (kept, interrupted) = (held.map(|held| held.keep), held.is_some_and(HeldCursor::is_interrupted));
+        let before = held.map(HeldCursor::before);
         attaching.effects.into_iter().for_each(|effect| self.put(effect));
         if attaching.found {
             self.limit_queue(attaching.cursor);
         }
         let attachment = self.state.cursors.attach(attaching.cursor).expect(JUST_PUT);
         let attached = self.state.cursors.remembered(attachment, attaching.found).expect(JUST_PUT);
-        Ok(Attached { kept, interrupted, ..attached })
+        Ok(Attached { before, ..attached })
     }
 
     fn bind(&mut self, attachment: Attachment, filter: &Filter, note: Bytes) -> Result<(Leg, bool), Refusal> {

@@ -188,6 +188,34 @@ fn legs_on_one_filter_share_its_stream_and_other_rules_do_not() {
     assert_eq!(desk.replayed().dump(), desk.state.dump());
 }
 
+/// Whoever attached for nothing: what the one before was doing nobody knows, and the time that is left runs on.
+#[test]
+fn what_is_returned_is_as_it_was_found() {
+    let mut desk = Desk::fresh();
+    let (left, _) = desk.attach("left", false, Keep::For(100));
+    desk.attach("cut", false, Keep::For(100));
+    desk.detach(left, None, Millis(10));
+    desk.state = desk.replayed();
+    desk.state.cursors.recovered(Millis(50));
+    for (text, end, interrupted) in [("left", 110, false), ("cut", 150, true)] {
+        let before = |desk: &Desk| desk.state.cursors.get(desk.state.cursors.by_name(&name(text)).expect("there")).expect("there").before();
+        let found = before(&desk);
+        assert_eq!(found.interrupted, interrupted);
+        let (attachment, _) = desk.attach(text, false, Keep::For(9_000));
+        assert!(!before(&desk).interrupted && !desk.state.cursors.has_ended(attachment.cursor, Millis(9_999)));
+        let returned = desk.state.cursors.returning(attachment, Some(found), Millis(60)).expect("attached");
+        desk.put(returned);
+        assert_eq!(before(&desk), found);
+        assert_eq!(desk.state.cursors.ended(Millis(end - 1)), None);
+        assert_eq!(desk.state.cursors.ended(Millis(end)), Some(attachment.cursor));
+        let made_anew = desk.attach(text, true, Keep::Ever).0;
+        assert_eq!(desk.state.cursors.returning(attachment, Some(found), Millis(60)), Err(Refusal::Conflict));
+        let dropped = desk.state.cursors.returning(made_anew, None, Millis(60)).expect("attached");
+        desk.put(dropped);
+    }
+    assert!(desk.state.cursors.is_empty());
+}
+
 #[test]
 fn detached_cursors_end_in_the_order_of_their_ends() {
     let mut desk = Desk::fresh();
