@@ -43,6 +43,8 @@ pub enum CursorMove {
     Unbind { attachment: Attachment, filter: Filter },
     /// Lazy settlements may be answered before they are durable; with a mark among them it is when all are durable.
     Settle { attachment: Attachment, settles: Vec<Settle> },
+    /// Settles for the cursor of this name, whoever is attached. Durable when answered.
+    SettleOf { name: Bytes, settles: Vec<Settle> },
     /// Puts (`Some`) or removes notes. Durable when answered.
     Note { attachment: Attachment, notes: Vec<(u32, Option<Bytes>)> },
     /// Cursors whose name begins so, by name: those behind `after`, `max` of them, or fewer if they remember much. None: no more are there.

@@ -126,12 +126,11 @@ impl Cursors {
     /// published (`next` is a partition's next offset) changes nothing.
     pub fn settling(
         &self,
-        attachment: Attachment,
+        cursor: CursorId,
         settles: &[Settle],
         next: impl Fn(PartitionId) -> Option<Offset>,
     ) -> Result<(Vec<CursorEffect>, bool), Refusal> {
-        let held = self.attached(attachment)?;
-        let cursor = attachment.cursor;
+        let held = self.get(cursor).ok_or(Refusal::NotFound)?;
         let (mut effects, mut handed) = (Vec::new(), Vec::new());
         let mut legs: BTreeMap<PartitionId, Settling<'_>> = BTreeMap::new();
         for Settle { partition, what } in settles {

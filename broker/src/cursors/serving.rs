@@ -81,8 +81,14 @@ impl Shard {
                 Ok((CursorAnswer::Unbound(there), true))
             }
             CursorMove::Settle { attachment, settles } => {
-                let marked = self.settle(attachment, &settles)?;
+                self.state.cursors.attached(attachment)?;
+                let marked = self.settle(attachment.cursor, &settles)?;
                 Ok((CursorAnswer::Done, marked))
+            }
+            CursorMove::SettleOf { name, settles } => {
+                let cursor = self.state.cursors.by_name(&name).ok_or(Refusal::NotFound)?;
+                self.settle(cursor, &settles)?;
+                Ok((CursorAnswer::Done, true))
             }
             CursorMove::Note { attachment, notes } => {
                 // Small ones are as marks: on a full disk who is sent messages goes on.
@@ -181,9 +187,9 @@ impl Shard {
     }
 
     /// Whether a mark is among the effects.
-    fn settle(&mut self, attachment: Attachment, settles: &[Settle]) -> Result<bool, Refusal> {
+    fn settle(&mut self, cursor: CursorId, settles: &[Settle]) -> Result<bool, Refusal> {
         let next = |partition: PartitionId| self.state.partitions.get(&partition).map(|held| held.next);
-        let (effects, marked) = self.state.cursors.settling(attachment, settles, next)?;
+        let (effects, marked) = self.state.cursors.settling(cursor, settles, next)?;
         effects.into_iter().for_each(|effect| self.put(effect));
         Ok(marked)
     }

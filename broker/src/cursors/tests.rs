@@ -76,7 +76,8 @@ impl Desk {
 
     fn settle(&mut self, attachment: Attachment, what: &[Settlement]) -> Result<bool, Refusal> {
         let settles: Vec<Settle> = what.iter().map(|what| Settle { partition: PARTITION, what: what.clone() }).collect();
-        let (effects, marked) = self.state.cursors.settling(attachment, &settles, |_| Some(END))?;
+        self.state.cursors.attached(attachment)?;
+        let (effects, marked) = self.state.cursors.settling(attachment.cursor, &settles, |_| Some(END))?;
         effects.into_iter().for_each(|effect| self.put(effect));
         Ok(marked)
     }
@@ -403,7 +404,7 @@ fn act(desk: &mut Desk, attached: &mut BTreeMap<u8, Attachment>, act: &Act) {
 fn settle_one(desk: &mut Desk, attachment: Option<Attachment>, partition: PartitionId, what: Settlement) {
     let Some(attachment) = attachment else { return };
     let settles = [Settle { partition, what }];
-    let (effects, _) = desk.state.cursors.settling(attachment, &settles, |_| Some(Offset(50))).expect("attached");
+    let (effects, _) = desk.state.cursors.settling(attachment.cursor, &settles, |_| Some(Offset(50))).expect("attached");
     effects.into_iter().for_each(|effect| desk.put(effect));
 }
 

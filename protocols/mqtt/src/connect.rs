@@ -209,7 +209,7 @@ async fn attach(node: &Node, connection: &mut Connection, client: &Client, conne
     if client.expiry_s == 0 && connect.clean_start {
         if may_exist {
             connection.call(Request::Cursor(Box::new(CursorMove::Drop { name }))).await.map(drop).or_else(none_was_there)?;
-            node.groups.forget_session(&client.id);
+            node.groups.forget_session(connection, &client.id).await;
             node.registry.dropped(&client.id);
         }
         return Ok(None);
@@ -222,7 +222,7 @@ async fn attach(node: &Node, connection: &mut Connection, client: &Client, conne
         return Err(Refusal::Conflict);
     };
     if may_exist && !attached.found {
-        node.groups.forget_session(&client.id);
+        node.groups.forget_session(connection, &client.id).await;
     }
     node.registry.made(&client.id);
     if let Err(refusal) = keep_will(connection, &attached, client, connect).await {
