@@ -1,7 +1,10 @@
 """Retained messages: kept, replaced, removed; sent to new subscriptions as their options say."""
 
+import threading
+
 import pytest
 
+from mqtt import packets
 from mqtt.link import Client, let_pass
 from mqtt.marks import v3, v5
 from mqtt.packets import publish
@@ -330,3 +333,29 @@ def test_nothing_older_behind_something_newer(client, level, topic):
             came.append(int(one.receive().payload))
         assert came == sorted(set(came))
         one.disconnect()
+
+
+@v5("3.3.1-9")
+def test_kept_comes_to_who_publishes_without_pause(own_broker, topic):
+    """A client that floods the broker gets what its subscription is to be sent first, while it goes on."""
+    count, address = 3_000, own_broker().mqtt_address
+    publisher = Client(address)
+    publisher.send(b"".join(packets.publish(f"{topic}/{at}", b"kept", 0, retain=True) for at in range(count)))
+    publisher.retained_so_far()
+    one, over = Client(address), threading.Event()
+    flood = packets.publish(f"flood/{topic}", b"x" * 10, 0) * 10_000
+
+    def pour():
+        one.socket.settimeout(30)
+        while not over.is_set():
+            one.socket.sendall(flood)
+
+    one.send(packets.subscribe(1, [(f"{topic}/+", 0)]))
+    pouring = threading.Thread(target=pour)
+    pouring.start()
+    try:
+        came = {one.receive(seconds=20).topic for _ in range(count)}
+    finally:
+        over.set()
+        pouring.join()
+    assert len(came) == count

@@ -348,3 +348,45 @@ def test_qos_2_in_flight_of_who_left_first_is_nobody_elses(own_broker, topic, na
     third.subscribe((filter, 2))
     publisher.publish(topic, b"next", 2)
     assert third.receive().payload == b"next"
+
+
+@pytest.mark.parametrize("how", ("settles", "says goodbye", "starts clean", "expires", "expires meanwhile"))
+@v5("4.8.2-5")
+def test_qos_2_in_flight_that_ends_while_nobody_serves_its_group(own_broker, topic, name, how):
+    """A member leaves the group in the middle of QoS 2, and the broker starts anew. The message ends before anybody else is back: also
+    after a second start nobody else gets it."""
+    broker, filter = own_broker(), f"$share/g/{topic}"
+    expiry = {"expires": 3, "expires meanwhile": 1}.get(how, 600)
+    kept = {"client_id": name, "clean": False, "props": {"session_expiry": expiry}}
+    stays = {"client_id": f"{name}-stays", "clean": False, "props": {"session_expiry": 600}}
+    one, publisher = Client(broker.mqtt_address, **kept), Client(broker.mqtt_address)
+    one.subscribe((filter, 2))
+    publisher.publish(topic, b"held", 2)
+    packet_id = one.receive(settle=False).packet_id
+    other = Client(broker.mqtt_address, **stays)
+    other.subscribe((filter, 2))
+    one.unsubscribe(filter)
+    other.disconnect()
+    if how == "expires meanwhile":
+        one.disconnect()
+    broker.stop()
+    let_pass(1.5 if how == "expires meanwhile" else 0)
+    broker.start()
+    if how == "expires meanwhile":
+        assert Client(broker.mqtt_address).connack.reason == 0
+    elif how == "starts clean":
+        one = Client(broker.mqtt_address, client_id=name)
+        assert not one.connack.session_present
+    elif how == "expires":
+        let_pass(3.5)
+        assert not Client(broker.mqtt_address, **kept).connack.session_present
+    else:
+        one = Client(broker.mqtt_address, **kept)
+        assert one.receive(settle=how == "settles").packet_id == packet_id
+        one.settled()
+        one.disconnect(0, {"session_expiry": 0} if how == "says goodbye" else None)
+    broker.restart()
+    other, publisher = Client(broker.mqtt_address, **stays), Client(broker.mqtt_address)
+    assert other.connack.session_present
+    publisher.publish(topic, b"next", 2)
+    assert other.receive().payload == b"next"

@@ -384,3 +384,20 @@ def test_a_refused_connect_keeps_what_waits(broker, client, topic, name, case):
     one = client(**kept)
     assert one.connack.session_present
     assert one.receive().payload == b"waits"
+
+
+@v5("3.3.1-1")
+def test_a_refused_connect_keeps_the_doubt(own_broker, topic, name):
+    """The broker stopped without a word: whether a message was sent nobody knows, also after a CONNECT that was refused for its will."""
+    broker = own_broker()
+    kept = {"client_id": name, "clean": False, "props": {"session_expiry": 3600}}
+    one = Client(broker.mqtt_address, **kept)
+    one.subscribe((topic, 1), *((f"{topic}/{at}/{'x' * 8_000}", 0) for at in range(126)))
+    Client(broker.mqtt_address).publish(topic, b"sent", 1)
+    assert not one.receive(settle=False).dup
+    broker.kill9()
+    broker.start()
+    large = Will(topic, b"x" * 60_000)
+    Client(broker.mqtt_address, accept=False, will=large, **kept).refused(0x88, 0x97)
+    again = Client(broker.mqtt_address, **kept).receive()
+    assert again.payload == b"sent" and again.dup

@@ -35,12 +35,16 @@ pub enum CursorMove {
     Attach { name: Bytes, fresh: bool, keep: Keep },
     /// `keep` in place of what the attach said. `For(0)` drops the cursor at once.
     Detach { attachment: Attachment, keep: Option<Keep> },
+    /// Gives back what the attach found, as if it had not been: detached since then, or interrupted. `None` drops what the attach made.
+    Return { attachment: Attachment, before: Option<Before> },
     /// Adds a leg, or puts `note` in the place of the leg's. Durable when answered.
     Bind { attachment: Attachment, filter: Filter, note: Bytes },
     /// Takes a leg away with what is unsettled of it; answered `Unbound(false)` if there was none. Durable when answered.
     Unbind { attachment: Attachment, filter: Filter },
     /// Lazy settlements may be answered before they are durable; with a mark among them it is when all are durable.
     Settle { attachment: Attachment, settles: Vec<Settle> },
+    /// Settles for the cursor of this name, whoever is attached. Durable when answered.
+    SettleOf { name: Bytes, settles: Vec<Settle> },
     /// Puts (`Some`) or removes notes. Durable when answered.
     Note { attachment: Attachment, notes: Vec<(u32, Option<Bytes>)> },
     /// Cursors whose name begins so, by name: those behind `after`, `max` of them, or fewer if they remember much. None: no more are there.
@@ -85,13 +89,27 @@ pub struct Attached {
     pub attachment: Attachment,
     /// It was there before.
     pub found: bool,
-    /// How long it was to be kept until then; `None`: it was not there.
-    pub kept: Option<Keep>,
-    /// Somebody was attached when the node stopped: what that one was doing nobody knows.
-    pub interrupted: bool,
+    /// How it was until then; `None`: it was not there.
+    pub before: Option<Before>,
     pub legs: Vec<Leg>,
     /// By number.
     pub notes: Vec<(u32, Bytes)>,
+}
+
+/// A cursor as an attach finds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Before {
+    pub keep: Keep,
+    pub detached: Option<Millis>,
+    /// Somebody was attached when the node stopped: what that one was doing nobody knows.
+    pub interrupted: bool,
+}
+
+impl Attached {
+    /// See [`Before::interrupted`].
+    pub fn is_interrupted(&self) -> bool {
+        self.before.is_some_and(|before| before.interrupted)
+    }
 }
 
 #[derive(Clone, Debug)]

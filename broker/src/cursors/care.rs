@@ -16,6 +16,8 @@ use super::table::Cursors;
 pub const TRIM_EVERY_MS: i64 = 5_000;
 /// How often cursors that ended are dropped, and how many at once: the shard must not be kept from publishers.
 pub const END_EVERY_MS: i64 = 200;
+/// What ended while the node was down stays for so long after its start: what notes of it mean only its protocol knows, which looks then.
+pub const END_FIRST_MS: i64 = 5_000;
 pub const ENDED_AT_ONCE: usize = 1_000;
 /// How often some cursors are looked at, whether they are over their limits.
 pub const LIMIT_EVERY_MS: i64 = 500;
@@ -70,7 +72,7 @@ impl Care {
         Care {
             lsn: Lsn(0),
             trim_due: now.plus(TRIM_EVERY_MS),
-            end_due: now,
+            end_due: now.plus(END_FIRST_MS),
             unswept: true,
             limits,
             limit_due: now,
@@ -94,6 +96,6 @@ impl Care {
         let never = Millis(i64::MAX);
         let trim = if cursors.filters.has_moved() { self.trim_due } else { never };
         let end = cursors.next_end().map_or(never, |end| end.max(self.end_due));
-        if self.unswept { self.end_due } else { trim.min(end) }
+        if self.unswept { Millis(i64::MIN) } else { trim.min(end) }
     }
 }

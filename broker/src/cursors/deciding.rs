@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use firth_gateway::cursors::{Attachment, CursorId, Keep, Receipt, Settle, Settlement};
+use firth_gateway::cursors::{Attachment, Before, CursorId, Keep, Receipt, Settle, Settlement};
 use firth_gateway::refusal::Refusal;
 use firth_model::filter::Filter;
 use firth_model::ids::{Offset, PartitionId};
@@ -89,6 +89,16 @@ impl Cursors {
         Ok(CursorEffect::PutCursor { cursor, record })
     }
 
+    /// See [`CursorMove::Return`](firth_gateway::cursors::CursorMove::Return).
+    pub fn returning(&self, attachment: Attachment, before: Option<Before>, now: Millis) -> Result<CursorEffect, Refusal> {
+        let (held, cursor) = (self.attached(attachment)?, attachment.cursor);
+        let Some(Before { keep, detached, interrupted }) = before else { return Ok(CursorEffect::DropCursor { cursor }) };
+        // Who was attached until then is not any more.
+        let detached = if interrupted { None } else { detached.or(Some(now)) };
+        let record = CursorRecord { name: Bytes::copy_from_slice(&held.name), keep, detached };
+        Ok(CursorEffect::PutCursor { cursor, record })
+    }
+
     pub fn binding(&self, attachment: Attachment, filter: &Filter, note: &Bytes) -> Result<Binding, Refusal> {
         let held = self.attached(attachment)?;
         if note.len() > CURSOR_NOTE_BYTES_MAX {
@@ -116,12 +126,11 @@ impl Cursors {
     /// published (`next` is a partition's next offset) changes nothing.
     pub fn settling(
         &self,
-        attachment: Attachment,
+        cursor: CursorId,
         settles: &[Settle],
         next: impl Fn(PartitionId) -> Option<Offset>,
     ) -> Result<(Vec<CursorEffect>, bool), Refusal> {
-        let held = self.attached(attachment)?;
-        let cursor = attachment.cursor;
+        let held = self.get(cursor).ok_or(Refusal::NotFound)?;
         let (mut effects, mut handed) = (Vec::new(), Vec::new());
         let mut legs: BTreeMap<PartitionId, Settling<'_>> = BTreeMap::new();
         for Settle { partition, what } in settles {

@@ -65,6 +65,11 @@ impl Shard {
                 self.put(effect);
                 Ok((CursorAnswer::Done, true))
             }
+            CursorMove::Return { attachment, before } => {
+                let effect = self.state.cursors.returning(attachment, before, self.now)?;
+                self.put(effect);
+                Ok((CursorAnswer::Done, true))
+            }
             CursorMove::Bind { attachment, filter, note } => {
                 let (leg, new) = self.bind(attachment, &filter, note)?;
                 Ok((CursorAnswer::Bound { leg, new }, true))
@@ -76,8 +81,14 @@ impl Shard {
                 Ok((CursorAnswer::Unbound(there), true))
             }
             CursorMove::Settle { attachment, settles } => {
-                let marked = self.settle(attachment, &settles)?;
+                self.state.cursors.attached(attachment)?;
+                let marked = self.settle(attachment.cursor, &settles)?;
                 Ok((CursorAnswer::Done, marked))
+            }
+            CursorMove::SettleOf { name, settles } => {
+                let cursor = self.state.cursors.by_name(&name).ok_or(Refusal::NotFound)?;
+                self.settle(cursor, &settles)?;
+                Ok((CursorAnswer::Done, true))
             }
             CursorMove::Note { attachment, notes } => {
                 // Small ones are as marks: on a full disk who is sent messages goes on.
@@ -116,14 +127,14 @@ impl Shard {
         let attaching = self.state.cursors.attaching(name, fresh, keep, now)?;
         self.roomy(!attaching.found)?;
         let held = self.state.cursors.get(attaching.cursor).filter(|_| attaching.found);
-        let (kept, interrupted) = (held.map(|held| held.keep), held.is_some_and(HeldCursor::is_interrupted));
+        let before = held.map(HeldCursor::before);
         attaching.effects.into_iter().for_each(|effect| self.put(effect));
         if attaching.found {
             self.limit_queue(attaching.cursor);
         }
         let attachment = self.state.cursors.attach(attaching.cursor).expect(JUST_PUT);
         let attached = self.state.cursors.remembered(attachment, attaching.found).expect(JUST_PUT);
-        Ok(Attached { kept, interrupted, ..attached })
+        Ok(Attached { before, ..attached })
     }
 
     fn bind(&mut self, attachment: Attachment, filter: &Filter, note: Bytes) -> Result<(Leg, bool), Refusal> {
@@ -176,9 +187,9 @@ impl Shard {
     }
 
     /// Whether a mark is among the effects.
-    fn settle(&mut self, attachment: Attachment, settles: &[Settle]) -> Result<bool, Refusal> {
+    fn settle(&mut self, cursor: CursorId, settles: &[Settle]) -> Result<bool, Refusal> {
         let next = |partition: PartitionId| self.state.partitions.get(&partition).map(|held| held.next);
-        let (effects, marked) = self.state.cursors.settling(attachment, settles, next)?;
+        let (effects, marked) = self.state.cursors.settling(cursor, settles, next)?;
         effects.into_iter().for_each(|effect| self.put(effect));
         Ok(marked)
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use firth_gateway::cursors::{Attached, Attachment, CursorId, CursorReport, HOLDS, Keep, Leg, Mark};
+use firth_gateway::cursors::{Attached, Attachment, Before, CursorId, CursorReport, HOLDS, Keep, Leg, Mark};
 use firth_gateway::refusal::Refusal;
 use firth_model::ids::{Offset, PartitionId, Position};
 use firth_model::limits::CURSOR_LIST_BYTES;
@@ -64,9 +64,10 @@ pub struct Cursors {
 }
 
 impl HeldCursor {
-    /// Whether somebody was attached when the node stopped, and nobody since.
-    pub fn is_interrupted(&self) -> bool {
-        self.detached.is_none() && self.generation == 0
+    /// As who attaches now finds it. Interrupted: somebody was attached when the node stopped, and nobody since.
+    pub fn before(&self) -> Before {
+        let interrupted = self.detached.is_none() && self.generation == 0;
+        Before { keep: self.keep, detached: self.detached, interrupted }
     }
 
     pub fn leg(&self, partition: PartitionId) -> Option<&HeldLeg> {
@@ -177,9 +178,8 @@ impl Cursors {
         if let Some(held) = self.cursors.get_mut(&cursor) {
             held.keep = record.keep;
             held.detached = record.detached;
-            if record.detached.is_some() {
-                held.generation = 0;
-            }
+            // Who attaches is counted behind this.
+            held.generation = 0;
         } else {
             self.next_id = self.next_id.max(cursor.0.saturating_add(1));
             let name: Arc<[u8]> = record.name[..].into();
@@ -350,7 +350,7 @@ impl Cursors {
     pub(super) fn remembered(&self, attachment: Attachment, found: bool) -> Option<Attached> {
         let held = self.get(attachment.cursor)?;
         let legs = held.legs.iter().filter_map(|leg| self.leg(leg)).collect();
-        Some(Attached { attachment, found, kept: None, interrupted: false, legs, notes: notes(held).collect() })
+        Some(Attached { attachment, found, before: None, legs, notes: notes(held).collect() })
     }
 
     /// Some cursors whose names follow this one, in their order, and the last of the names; `None`: there are no more.

@@ -76,7 +76,8 @@ impl Desk {
 
     fn settle(&mut self, attachment: Attachment, what: &[Settlement]) -> Result<bool, Refusal> {
         let settles: Vec<Settle> = what.iter().map(|what| Settle { partition: PARTITION, what: what.clone() }).collect();
-        let (effects, marked) = self.state.cursors.settling(attachment, &settles, |_| Some(END))?;
+        self.state.cursors.attached(attachment)?;
+        let (effects, marked) = self.state.cursors.settling(attachment.cursor, &settles, |_| Some(END))?;
         effects.into_iter().for_each(|effect| self.put(effect));
         Ok(marked)
     }
@@ -186,6 +187,34 @@ fn legs_on_one_filter_share_its_stream_and_other_rules_do_not() {
     let leg = desk.leg(one.cursor);
     assert_eq!((&leg.note[..], leg.floor, leg.bound_at), (&b"other"[..], Offset(9), Position(5)));
     assert_eq!(desk.replayed().dump(), desk.state.dump());
+}
+
+/// Whoever attached for nothing: what the one before was doing nobody knows, and the time that is left runs on.
+#[test]
+fn what_is_returned_is_as_it_was_found() {
+    let mut desk = Desk::fresh();
+    let (left, _) = desk.attach("left", false, Keep::For(100));
+    desk.attach("cut", false, Keep::For(100));
+    desk.detach(left, None, Millis(10));
+    desk.state = desk.replayed();
+    desk.state.cursors.recovered(Millis(50));
+    for (text, end, interrupted) in [("left", 110, false), ("cut", 150, true)] {
+        let before = |desk: &Desk| desk.state.cursors.get(desk.state.cursors.by_name(&name(text)).expect("there")).expect("there").before();
+        let found = before(&desk);
+        assert_eq!(found.interrupted, interrupted);
+        let (attachment, _) = desk.attach(text, false, Keep::For(9_000));
+        assert!(!before(&desk).interrupted && !desk.state.cursors.has_ended(attachment.cursor, Millis(9_999)));
+        let returned = desk.state.cursors.returning(attachment, Some(found), Millis(60)).expect("attached");
+        desk.put(returned);
+        assert_eq!(before(&desk), found);
+        assert_eq!(desk.state.cursors.ended(Millis(end - 1)), None);
+        assert_eq!(desk.state.cursors.ended(Millis(end)), Some(attachment.cursor));
+        let made_anew = desk.attach(text, true, Keep::Ever).0;
+        assert_eq!(desk.state.cursors.returning(attachment, Some(found), Millis(60)), Err(Refusal::Conflict));
+        let dropped = desk.state.cursors.returning(made_anew, None, Millis(60)).expect("attached");
+        desk.put(dropped);
+    }
+    assert!(desk.state.cursors.is_empty());
 }
 
 #[test]
@@ -375,7 +404,7 @@ fn act(desk: &mut Desk, attached: &mut BTreeMap<u8, Attachment>, act: &Act) {
 fn settle_one(desk: &mut Desk, attachment: Option<Attachment>, partition: PartitionId, what: Settlement) {
     let Some(attachment) = attachment else { return };
     let settles = [Settle { partition, what }];
-    let (effects, _) = desk.state.cursors.settling(attachment, &settles, |_| Some(Offset(50))).expect("attached");
+    let (effects, _) = desk.state.cursors.settling(attachment.cursor, &settles, |_| Some(Offset(50))).expect("attached");
     effects.into_iter().for_each(|effect| desk.put(effect));
 }
 

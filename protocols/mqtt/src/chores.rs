@@ -65,7 +65,11 @@ async fn found(node: &Arc<Node>, broker: &Broker, connection: &mut Connection) -
         after = Some(last.name.clone());
         for report in &reports {
             restore_will(node, broker, report);
-            hold_shared(node, report, broker.now());
+            if hold_shared(node, report, broker.now())
+                && let Some(id) = client_of(&report.name)
+            {
+                node.groups.forget_session(connection, &id).await;
+            }
         }
         ids.extend(reports.iter().filter_map(|report| client_of(&report.name)).map(|id| id.detached()));
     }
@@ -91,21 +95,23 @@ async fn forget_ended(node: &Node, connection: &mut Connection, after: Option<Te
             && let Ok(reports) = list(connection, cursor_name(&seat.id), None, 1).await
             && reports.first().and_then(|report| client_of(&report.name)).is_none_or(|first| first != seat.id)
         {
-            node.groups.forget_session(&seat.id);
+            node.groups.forget_session(connection, &seat.id).await;
             node.registry.dropped(&seat.id);
         }
     }
     last
 }
 
-/// What a session has in flight of shared subscriptions is nobody else's.
-fn hold_shared(node: &Node, report: &CursorReport, now: Millis) {
-    let (Some(id), Some(detached)) = (client_of(&report.name), report.detached) else { return };
-    let has_ended = matches!(report.keep, Keep::For(ms) if ms <= u64::try_from(now.since(detached)).unwrap_or(0));
+/// What a session has in flight of shared subscriptions is nobody else's. Whether the session has ended since.
+fn hold_shared(node: &Node, report: &CursorReport, now: Millis) -> bool {
+    let (Some(id), Some(detached)) = (client_of(&report.name), report.detached) else { return false };
     let flights = report.notes.iter().filter(|(number, _)| number & NOTE_KIND == NOTE_FLIGHT);
-    for Flight { share, offset, .. } in flights.filter_map(|(_, note)| Flight::from_note(note)).filter(|flight| !flight.share.is_empty()) {
-        node.groups.hold(&share.detached(), &id.detached(), offset, has_ended);
+    for Flight { share, partition, offset, .. } in
+        flights.filter_map(|(_, note)| Flight::from_note(note)).filter(|flight| !flight.share.is_empty())
+    {
+        node.groups.hold(&share.detached(), &id.detached(), (partition, offset));
     }
+    matches!(report.keep, Keep::For(ms) if ms <= u64::try_from(now.since(detached)).unwrap_or(0))
 }
 
 /// The will of a session whose client was gone, or went with the node: its delay goes on from there.

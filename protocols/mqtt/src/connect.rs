@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use firth_gateway::answer::Answer;
 use firth_gateway::connection::Connection;
-use firth_gateway::cursors::{Attached, CursorAnswer, CursorMove, Keep};
+use firth_gateway::cursors::{Attached, CursorAnswer, CursorMove};
 use firth_gateway::door::Broker;
 use firth_gateway::link::LinkEnd;
 use firth_gateway::refusal::Refusal;
@@ -209,7 +209,7 @@ async fn attach(node: &Node, connection: &mut Connection, client: &Client, conne
     if client.expiry_s == 0 && connect.clean_start {
         if may_exist {
             connection.call(Request::Cursor(Box::new(CursorMove::Drop { name }))).await.map(drop).or_else(none_was_there)?;
-            node.groups.forget_session(&client.id);
+            node.groups.forget_session(connection, &client.id).await;
             node.registry.dropped(&client.id);
         }
         return Ok(None);
@@ -222,14 +222,13 @@ async fn attach(node: &Node, connection: &mut Connection, client: &Client, conne
         return Err(Refusal::Conflict);
     };
     if may_exist && !attached.found {
-        node.groups.forget_session(&client.id);
+        node.groups.forget_session(connection, &client.id).await;
     }
     node.registry.made(&client.id);
     if let Err(refusal) = keep_will(connection, &attached, client, connect).await {
         // Nobody is connected after all: a session that was there waits on as it did, and one that was not is none.
-        let keep = attached.kept.unwrap_or(Keep::For(0));
-        let detach = CursorMove::Detach { attachment: attached.attachment, keep: Some(keep) };
-        connection.call(Request::Cursor(Box::new(detach))).await?;
+        let give_back = CursorMove::Return { attachment: attached.attachment, before: attached.before };
+        connection.call(Request::Cursor(Box::new(give_back))).await?;
         return Err(refusal);
     }
     Ok(Some(*attached))

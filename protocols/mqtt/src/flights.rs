@@ -153,11 +153,6 @@ impl Flights {
         std::mem::take(&mut self.finished)
     }
 
-    /// The group cannot be told yet.
-    pub fn finish_later(&mut self, slot: u32) {
-        self.finished.push(slot);
-    }
-
     pub fn forget(&mut self, slot: u32) {
         self.flying.remove(&slot);
         self.notes.insert(NOTE_FLIGHT | slot, None);

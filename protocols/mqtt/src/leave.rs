@@ -54,11 +54,15 @@ impl Session {
         self.mark_unacknowledged();
         self.flush_settles();
         let delayed = self.leave_will(ending).await;
+        let expiry_s = self.client.expiry_s;
+        let session_stays = expiry_s > 0 && self.durable.is_some();
+        if !session_stays {
+            self.end_left_flights();
+        }
         for (tag, request) in std::mem::take(&mut self.held) {
             insist(&mut self.connection, tag, request).await;
         }
-        let expiry_s = self.client.expiry_s;
-        self.leave_groups(expiry_s > 0 && self.durable.is_some());
+        self.leave_groups(session_stays);
         let Session { node, broker, client, seat, mut wire, connection, durable, .. } = *self;
         connection.finish().await;
         if let Some(durable) = durable {

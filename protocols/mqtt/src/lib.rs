@@ -18,6 +18,7 @@ pub mod fuzz;
 pub mod group_run;
 pub mod handle;
 pub mod headers;
+pub mod held;
 pub mod inbound;
 pub mod leave;
 pub mod legs;

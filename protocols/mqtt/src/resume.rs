@@ -38,12 +38,10 @@ impl Session {
             closing: HashMap::new(),
             doubtful: HashMap::new(),
         };
-        let mut releases = Vec::new();
+        let (mut releases, interrupted) = (Vec::new(), attached.is_interrupted());
         for leg in &attached.legs {
             durable.legs.add(leg);
-            if attached.interrupted
-                && let Some(bounds) = self.broker.view().bounds(leg.partition)
-            {
+            if interrupted && let Some(bounds) = self.broker.view().bounds(leg.partition) {
                 durable.doubtful.insert(leg.partition, bounds.durable_end.min(sent_up_to(leg, self.node.settings.in_flight_max)));
             }
             if leg.note == CLOSING_NOTE {
@@ -73,7 +71,7 @@ impl Session {
                 _ => {}
             }
         }
-        self.take_up_flights(&mut durable, attached.interrupted, &mut releases);
+        self.take_up_flights(&mut durable, interrupted, &mut releases);
         self.durable = Some(Box::new(durable));
         for id in releases {
             self.acknowledge(Packet::PubRel, id, ReasonCode::Success);

@@ -117,8 +117,7 @@ impl Session {
         let cold = self.durable.as_mut().filter(|durable| durable.legs.is_reading());
         let (is_cold, is_replaying, is_parked) = (cold.is_some(), self.replays.is_reading(), parked.is_some());
         tokio::select! {
-            // What ends a connection is never starved by what its client sends.
-            biased;
+            // In no fixed order: a client that sends without pause is sent what it is to be sent, and its connection can be ended.
             called = outside.called.as_mut() => {
                 match called {
                     Called::TakenOver => {

@@ -140,7 +140,7 @@ pub async fn remove(node: &Node, broker: &Broker, id: Text) -> Result<bool, Refu
         Err(Refusal::NotFound) => false,
         Err(refusal) => return Err(refusal),
     };
-    node.groups.forget_session(&seat.id);
+    node.groups.forget_session(&mut connection, &seat.id).await;
     node.registry.dropped(&seat.id);
     // What its own connection did at its end.
     connection.call(Request::Barrier).await?;

@@ -7,17 +7,20 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::sync::Notify;
 
-use firth_gateway::cursors::Attachment;
+use firth_gateway::connection::Connection;
+use firth_gateway::cursors::{Attachment, CursorMove};
 use firth_gateway::message::Message;
 use firth_gateway::refusal::Refusal;
+use firth_gateway::request::Request;
 use firth_model::filter::Filter;
 use firth_model::ids::{Offset, PartitionId};
 use firth_model::limits::MQTT_SHARED_AHEAD;
 
 use crate::codec::text::Text;
+use crate::held::{Held, Place, cursor_name, settle_of};
 
 /// All groups of a node, by the topic filter of their subscriptions: `$share/{group}/{filter}`.
 #[derive(Default)]
@@ -25,14 +28,6 @@ pub struct Groups {
     by_text: Mutex<HashMap<Text, Arc<Group>>>,
     /// What sessions have in flight of groups that nobody runs.
     held: Mutex<HashMap<Text, Held>>,
-}
-
-/// What sessions have in flight of one group.
-#[derive(Default)]
-struct Held {
-    by_client: HashMap<Text, Vec<Offset>>,
-    /// Of sessions that ended.
-    ended: Vec<Offset>,
 }
 
 pub struct Group {
@@ -57,7 +52,7 @@ struct State {
     returned: BTreeMap<Offset, Arc<Message>>,
     settled: Vec<Offset>,
     /// QoS 2 messages in flight to members that are not connected.
-    in_flight: HashMap<Text, Vec<Offset>>,
+    in_flight: HashMap<Text, Vec<Place>>,
     /// Those of them that the group has not read yet: they are handed to nobody.
     elsewhere: HashSet<Offset>,
     /// What clients that left the group go on with at QoS 2.
@@ -182,7 +177,7 @@ impl Groups {
             None => {
                 let cursor = cursor_name(share, filter);
                 let Held { by_client: in_flight, ended: settled } = self.lock_held().remove(text).unwrap_or_default();
-                let elsewhere = in_flight.values().flatten().chain(&settled).copied().collect();
+                let elsewhere = in_flight.values().flatten().map(|(_, offset)| offset).chain(&settled).copied().collect();
                 let (state, bell) = (Mutex::new(State { in_flight, elsewhere, settled, ..State::default() }), Notify::new());
                 let group = Arc::new(Group { text: text.clone(), filter: filter.clone(), cursor, state, bell });
                 groups.insert(text.clone(), group.clone());
@@ -207,12 +202,9 @@ impl Groups {
         empty
     }
 
-    /// A session has this message of a group in flight since before the node started; `has_ended`: it has ended since.
-    pub fn hold(&self, text: &Text, client: &Text, offset: Offset, has_ended: bool) {
-        let mut held = self.lock_held();
-        let held = held.entry(text.clone()).or_default();
-        let offsets = if has_ended { &mut held.ended } else { held.by_client.entry(client.clone()).or_default() };
-        offsets.push(offset);
+    /// A session has this message of a group in flight since before the node started.
+    pub fn hold(&self, text: &Text, client: &Text, place: Place) {
+        self.lock_held().entry(text.clone()).or_default().by_client.entry(client.clone()).or_default().push(place);
     }
 
     pub fn find(&self, text: &Text) -> Option<Arc<Group>> {
@@ -223,23 +215,28 @@ impl Groups {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A session is no more: it is in no group.
-    pub fn forget_session(&self, client: &Text) {
-        let groups: Vec<Arc<Group>> = self.lock().values().cloned().collect();
-        groups.iter().for_each(|group| group.unsubscribe(client, &[]));
-        for held in self.lock_held().values_mut() {
-            held.ended.extend(held.by_client.remove(client).unwrap_or_default());
+    /// A session is no more: it is in no group, and what it had in flight of groups that nobody runs is settled.
+    pub async fn forget_session(&self, connection: &mut Connection, client: &Text) {
+        for settle in self.end_session(client) {
+            // Of a group that is no more there is nothing to settle.
+            if let Err(refusal) = connection.call(Request::Cursor(Box::new(settle))).await
+                && refusal != Refusal::NotFound
+            {
+                tracing::warn!(?refusal, client = client.as_str(), "what a session had in flight of a group is not settled");
+            }
         }
     }
-}
 
-/// Parts behind their lengths, so that no two groups have one name.
-fn cursor_name(share: &str, filter: &Filter) -> Bytes {
-    let mut name = BytesMut::new();
-    name.put_slice(b"mqtt-share/");
-    name.put_slice(format!("{}/{share}/", share.len()).as_bytes());
-    name.put_slice(filter.as_bytes());
-    name.freeze()
+    /// Who begins to run a group meanwhile finds what is held of it, or is found.
+    fn end_session(&self, client: &Text) -> Vec<CursorMove> {
+        let end = |(text, held): (&Text, &mut Held)| {
+            Some(held.end(client)).filter(|places| !places.is_empty()).map(|places| (text.clone(), places))
+        };
+        let ended: Vec<(Text, Vec<Place>)> = self.lock_held().iter_mut().filter_map(end).collect();
+        let groups: Vec<Arc<Group>> = self.lock().values().cloned().collect();
+        groups.iter().for_each(|group| group.unsubscribe(client, &[]));
+        ended.iter().filter_map(|(text, places)| settle_of(text, places)).collect()
+    }
 }
 
 impl Group {
@@ -275,7 +272,7 @@ impl Group {
         let mut state = self.lock();
         state.subscribers.remove(client);
         state.remove(client);
-        let ended = state.in_flight.remove(client).unwrap_or_default();
+        let ended: Vec<Offset> = state.in_flight.remove(client).unwrap_or_default().into_iter().map(|(_, offset)| offset).collect();
         state.leaving.extend(flights);
         state.leaving.retain(|offset| !ended.contains(offset));
         state.settled.extend(ended);
@@ -324,8 +321,8 @@ impl Group {
     }
 
     /// The member keeps the message in flight while it is away.
-    pub fn keep_flight(&self, client: &Text, offset: Offset) {
-        self.lock().in_flight.entry(client.clone()).or_default().push(offset);
+    pub fn keep_flight(&self, client: &Text, place: Place) {
+        self.lock().in_flight.entry(client.clone()).or_default().push(place);
     }
 
     /// The member is back, and goes on with what it has in flight.
@@ -452,7 +449,7 @@ mod tests {
             group.settle(Offset(7));
             assert_eq!(group.take_settled(), [Offset(7)]);
             if ends {
-                groups.forget_session(&other);
+                assert!(groups.end_session(&other).is_empty(), "the group is told");
             } else {
                 group.unsubscribe(&other, &[Offset(5)]);
             }

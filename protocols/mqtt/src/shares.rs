@@ -1,6 +1,6 @@
 //! A client as a member of groups of shared subscriptions.
 
-use firth_gateway::cursors::{CursorMove, Settle, Settlement};
+use firth_gateway::cursors::CursorMove;
 
 use crate::codec::qos::QoS;
 use crate::codec::text::Text;
@@ -9,6 +9,7 @@ use crate::deliver::Parcel;
 use crate::flights::{Flight, Step};
 use crate::group_run;
 use crate::headers::{is_expired, published_qos};
+use crate::held::settle_of;
 use crate::session::{Asked, Session};
 use crate::shared::{Handed, Handout};
 use crate::window::{Origin, Source, Stage};
@@ -105,11 +106,11 @@ impl Session {
             }
         }
         let flights = self.durable.as_ref().map(|durable| durable.flights.all()).unwrap_or_default();
-        for (_, Flight { id, share, offset, .. }) in flights {
+        for (_, Flight { id, share, partition, offset, .. }) in flights {
             let Some(group) = memberships.group_of(&share) else { continue };
             let stage = id.and_then(|id| self.window.get(id)).map(|flight| flight.stage);
             match memberships.message(&group, offset).filter(|_| stage == Some(Stage::Marking)) {
-                _ if session_stays => group.keep_flight(&self.client.id, offset),
+                _ if session_stays => group.keep_flight(&self.client.id, (partition, offset)),
                 Some(unsent) => group.take_back(Some(offset), unsent),
                 None => group.settle(offset),
             }
@@ -122,6 +123,17 @@ impl Session {
         }
     }
 
+    /// The session ends: so does what it has in flight of groups that it is not in any more.
+    pub fn end_left_flights(&mut self) {
+        let flights = self.durable.as_ref().map(|durable| durable.flights.all()).unwrap_or_default();
+        for (_, Flight { share, partition, offset, .. }) in flights {
+            let is_in = self.memberships.as_ref().is_some_and(|memberships| memberships.group_of(&share).is_some());
+            if let Some(settle) = settle_of(&share, &[(partition, offset)]).filter(|_| !is_in) {
+                self.ask_cursor(settle, Some(Asked::Aside));
+            }
+        }
+    }
+
     /// Writes what changed of messages in flight that lie in no leg. What groups are told goes before: a message that the session forgot
     /// must not be handed to anybody again.
     pub fn flush_flights(&mut self) {
@@ -129,28 +141,21 @@ impl Session {
         let mut settles = Vec::new();
         for slot in durable.flights.take_finished() {
             let Some(Flight { share, partition, offset, .. }) = durable.flights.get(slot).cloned() else { continue };
-            // Of a group that ended with its last member there is nobody to tell.
-            let Some(group) = self.node.groups.find(&share) else {
-                durable.flights.forget(slot);
-                continue;
-            };
-            let Some((attachment, _)) = group.place() else {
-                durable.flights.finish_later(slot);
-                continue;
-            };
             if let Some(member) = &mut self.memberships
                 && let Some(group) = member.group_of(&share)
             {
                 member.forget(&group, offset);
             }
-            group.landed(offset);
-            settles.push((attachment, Settle { partition, what: Settlement::Done { from: offset, to: offset.plus(1) } }));
+            if let Some(group) = self.node.groups.find(&share) {
+                group.landed(offset);
+            }
+            settles.extend(settle_of(&share, &[(partition, offset)]));
             durable.flights.forget(slot);
         }
         let own = durable.attachment;
         let (notes, noting) = durable.flights.flush();
-        for (attachment, settle) in settles {
-            self.ask_cursor(CursorMove::Settle { attachment, settles: vec![settle] }, Some(Asked::Aside));
+        for settle in settles {
+            self.ask_cursor(settle, Some(Asked::Aside));
         }
         if !notes.is_empty() {
             let asked = (!noting.is_empty()).then_some(Asked::Marked(noting));
