@@ -10,6 +10,7 @@ use firth_journal::spares::Room;
 use crate::check::check;
 use crate::clients::Clients;
 use crate::machine::Machine;
+use crate::thinned::Removals;
 use crate::walker::{LongRead, Walker};
 use crate::world::World;
 
@@ -25,6 +26,8 @@ pub struct Outcome {
     pub crashes: usize,
     pub disk_steps: u64,
     pub full: usize,
+    /// Records that went one by one.
+    pub removals: Removals,
     /// Of everything that happened, in order, and of every byte at the end.
     pub digest: u64,
 }
@@ -43,7 +46,7 @@ pub fn lives_on(mut machine: Machine, seed: u64, lives: u32, steps: u64) -> Outc
         set_clock(&mut machine, &mut clients);
         let mut world = World::start(&mut machine).unwrap_or_else(|error| panic!("{context}: {error}"));
         clients.adopt(&world, &context);
-        check(&world, &mut clients, machine.steady_ms(), &context);
+        check(&world, &mut clients, &machine, &context);
         let crash_at = machine.disk.steps() + 1 + machine.dice.below(steps);
         machine.disk.crash_at((machine.dice.below(4) > 0).then_some(crash_at));
         if machine.dice.below(6) == 0 {
@@ -62,6 +65,7 @@ pub fn lives_on(mut machine: Machine, seed: u64, lives: u32, steps: u64) -> Outc
         }
     }
     outcome.acknowledged = clients.memory.acknowledged();
+    outcome.removals = clients.memory.removals;
     outcome.disk_steps = machine.disk.steps();
     note(&mut outcome, machine.digest());
     outcome
@@ -100,7 +104,7 @@ pub fn crash_at_step(seed: u64, step: u64) -> bool {
     machine.mend_stores();
     let world = World::start(&mut machine).unwrap_or_else(|error| panic!("{context}: {error}"));
     clients.adopt(&world, &context);
-    check(&world, &mut clients, machine.steady_ms(), &context);
+    check(&world, &mut clients, &machine, &context);
     crashed
 }
 
@@ -242,7 +246,7 @@ fn note(outcome: &mut Outcome, what: u64) {
 /// While the process lives, what it shows is checked too: nothing may be visible that a crash can take back.
 fn check_alive(world: &World, machine: &Machine, clients: &mut Clients, context: &str) {
     if !world.is_dead() {
-        check(world, clients, machine.steady_ms(), &format!("{context} (alive)"));
+        check(world, clients, machine, &format!("{context} (alive)"));
     }
 }
 

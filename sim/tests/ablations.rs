@@ -61,6 +61,23 @@ fn a_segment_deleted_that_an_older_checkpoint_names() {
     broken(&["segments that are gone"], Ablations { delete_early: true, ..Ablations::default() });
 }
 
+const UNEXCUSED: &str = "no rule lets it go";
+
+#[test]
+fn a_compaction_that_drops_the_newest_of_a_key() {
+    broken(&[UNEXCUSED], Ablations { drop_newest: true, ..Ablations::default() });
+}
+
+#[test]
+fn a_compaction_that_forgets_early_what_was_deleted() {
+    broken(&[UNEXCUSED], Ablations { forget_deletes: true, ..Ablations::default() });
+}
+
+#[test]
+fn a_record_that_expires_before_its_time() {
+    broken(&[UNEXCUSED], Ablations { expire_early: true, ..Ablations::default() });
+}
+
 /// Damage within what was acknowledged is taken for what a crash tore.
 #[test]
 fn a_wrong_rule_for_torn_tails() {
