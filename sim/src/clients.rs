@@ -170,8 +170,10 @@ impl Clients {
         for _ in 0..=dice.below(2) {
             let own = &mut self.memory.producers[producer];
             let count = 1 + dice.below(5) as i32;
-            let filling = if dice.below(10) == 0 { 5000 } else { dice.below(200) as usize };
             let one_expires_in = self.memory.slots[own.slot].one_expires_in;
+            // Enough of what expires for segments of its own, so that they are written anew.
+            let one_large_in = if one_expires_in == Some(1) { 2 } else { 10 };
+            let filling = if dice.below(one_large_in) == 0 { 5000 } else { dice.below(200) as usize };
             let recipe = one_expires_in.map(|one_expires_in| Recipe { seed: dice.roll(), made, one_expires_in });
             let sent = Sent { mark: Mark { producer: own.id, sequence: own.next }, count, filling, at_ms, recipe };
             own.next += count;

@@ -125,7 +125,7 @@ impl Memory {
             Slot::of("ages", 1, ages, false),
             Slot::of("passing", 2, plain.clone(), true),
             Slot { one_expires_in: Some(8), ..Slot::of("keys", 2, keys, false) },
-            Slot { one_expires_in: Some(2), ..Slot::of("brief", 1, plain, true) },
+            Slot { one_expires_in: Some(1), ..Slot::of("brief", 1, plain, true) },
         ];
         let producer = |(at, (slot, index)): (usize, &(usize, u32))| Producer {
             slot: *slot,

@@ -19,6 +19,9 @@ const TEN_YEARS_MS: i64 = 10 * 365 * 24 * HOUR_MS;
 /// Rounds in which space must come back after everything was trimmed.
 const ROUNDS_UNTIL_ROOM: usize = 200;
 
+/// Rounds at the end of a life in which nobody asks for anything: what expires does, and its segments are written anew.
+const QUIET_ROUNDS: usize = 30;
+
 /// What a run did, for comparing two of the same seed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
@@ -153,6 +156,12 @@ pub(crate) fn live(world: &mut World, machine: &mut Machine, clients: &mut Clien
     }
     machine.mend_stores();
     settle(world, machine, clients);
+    if machine.dice.below(3) == 0 {
+        (0..QUIET_ROUNDS).for_each(|_| everybody(world, machine, clients, 1_000));
+    }
+    if world.is_dead() {
+        return died(world, machine, context);
+    }
     outcome.full += clients.refused_full;
     if !world.is_dead() && world.room() == Room::Reserve {
         space_comes_back(world, machine, clients, context);
@@ -172,6 +181,23 @@ fn settle(world: &mut World, machine: &mut Machine, clients: &mut Clients) {
     }
 }
 
+/// Time passes, and everybody does what is due.
+fn everybody(world: &mut World, machine: &mut Machine, clients: &mut Clients, span_ms: i64) {
+    if world.is_dead() {
+        return;
+    }
+    machine.pass(span_ms);
+    world.turn();
+    world.commit();
+    world.turn();
+    world.write_checkpoints();
+    world.archive();
+    world.recycle();
+    if !world.is_dead() {
+        clients.hear(world, machine);
+    }
+}
+
 /// A disk that says no ends the process; one that is full must not.
 fn died(world: &World, machine: &mut Machine, context: &str) {
     machine.mend_stores();
@@ -187,17 +213,10 @@ fn space_comes_back(world: &mut World, machine: &mut Machine, clients: &mut Clie
         clients.trim(world, machine, partition, 4);
     }
     for _ in 0..ROUNDS_UNTIL_ROOM {
-        machine.pass(500);
-        world.turn();
-        world.commit();
-        world.turn();
-        world.write_checkpoints();
-        world.archive();
-        world.recycle();
+        everybody(world, machine, clients, 500);
         if world.is_dead() {
             return died(world, machine, context);
         }
-        clients.hear(world, machine);
         if world.room() == Room::Plenty {
             return settle(world, machine, clients);
         }
