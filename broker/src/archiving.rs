@@ -27,6 +27,8 @@ pub struct ArchiveSettings {
     pub own_bytes: u64,
     /// Memory for the keys of a partition that is compacted.
     pub map_bytes: usize,
+    /// How often segments of which most was removed are looked for: the search takes time with the runs of removed records.
+    pub thin_every_ms: i64,
 }
 
 impl Default for ArchiveSettings {
@@ -37,6 +39,7 @@ impl Default for ArchiveSettings {
             segment_bytes: SEGMENT_BYTES,
             own_bytes: OWN_SEGMENT_BYTES,
             map_bytes: COMPACTION_MAP_BYTES,
+            thin_every_ms: 60_000,
         }
     }
 }
@@ -76,7 +79,7 @@ impl Archiving {
             stuck: HashSet::new(),
             oldest: None,
             open_since: None,
-            thinning: Thinning::starting(now),
+            thinning: Thinning::starting(now, settings.thin_every_ms),
         }
     }
 

@@ -157,23 +157,23 @@ impl Shard {
 
     /// The first of the partitions owns the batch, the others have it as targets.
     fn decide<'a>(&self, partitions: &[PartitionId], batch: &'a Batch) -> Result<Decided<'a>, Refusal> {
-        let mut places = Vec::with_capacity(partitions.len());
-        let mut targets = Vec::with_capacity(partitions.len().saturating_sub(1));
-        let mut primary = None;
-        for partition in partitions {
+        let place = |partition: &PartitionId| {
             let held = self.state.partitions.get(partition).ok_or(Refusal::NotFound)?;
             let (Decision::Append { base_offset } | Decision::Repeated { base_offset }) = held.decide(batch)?;
+            Ok((held, base_offset))
+        };
+        let (first, others) = partitions.split_first().ok_or(Refusal::NotFound)?;
+        let (owner, base_offset) = place(first)?;
+        let mut places = Vec::with_capacity(partitions.len());
+        places.push((*first, base_offset));
+        let mut targets = Vec::with_capacity(others.len());
+        for partition in others {
+            let (held, base_offset) = place(partition)?;
+            // Readers of a target get the primary's bytes but for the offset.
+            debug_assert_eq!(owner.epoch, held.epoch);
             places.push((*partition, base_offset));
-            match primary {
-                None => primary = Some((held, base_offset)),
-                Some((owner, _)) => {
-                    // Readers of a target get the primary's bytes but for the offset.
-                    debug_assert_eq!(owner.epoch, held.epoch);
-                    targets.push(Target { partition: *partition, base_offset, selection: Selection::All });
-                }
-            }
+            targets.push(Target { partition: *partition, base_offset, selection: Selection::All });
         }
-        let (owner, base_offset) = primary.ok_or(Refusal::NotFound)?;
         Ok(Decided { batch, places, entry: owner.entry(batch, base_offset, &targets) })
     }
 }

@@ -8,20 +8,19 @@ use firth_model::time::Millis;
 
 use crate::index::{Place, Span};
 
-/// How often they are looked for: the search takes time with the runs of removed records.
-const LOOK_EVERY_MS: i64 = 60_000;
-
 /// What is known of segments beside what readers see.
 pub(crate) struct Thinning {
     due: Millis,
+    every_ms: i64,
     /// Offsets of a span that were removed when it was written, or when the process began: their bytes are not counted on. Spans without
     /// any are not here.
     left_out: HashMap<(PartitionId, SegmentId, Offset), u64>,
 }
 
 impl Thinning {
-    pub fn starting(now: Millis) -> Thinning {
-        Thinning { due: now.plus(LOOK_EVERY_MS), left_out: HashMap::new() }
+    /// They are looked for every so many milliseconds.
+    pub fn starting(now: Millis, every_ms: i64) -> Thinning {
+        Thinning { due: now.plus(every_ms), every_ms, left_out: HashMap::new() }
     }
 
     /// The span was written, without what was removed.
@@ -38,7 +37,7 @@ impl Thinning {
         if self.due > now {
             return false;
         }
-        self.due = now.plus(LOOK_EVERY_MS);
+        self.due = now.plus(self.every_ms);
         self.left_out.retain(|(_, segment, _), _| holds(*segment));
         true
     }
@@ -68,7 +67,7 @@ mod tests {
             max_timestamp: 0,
             appended: Millis(0),
         };
-        let mut thinning = Thinning::starting(Millis(0));
+        let mut thinning = Thinning::starting(Millis(0), 1);
         let mut removed = RunSet::default();
         removed.insert(0..110);
         assert_eq!(thinning.gone(partition, segment, &span, &removed), 100, "ten of a hundred offsets");

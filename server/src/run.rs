@@ -64,6 +64,7 @@ fn open(config: &Config, identity: &identity::Identity) -> Result<Node> {
             // Less than half full, its records lie with those of other partitions.
             own_bytes: segment_bytes as u64 / 2,
             map_bytes: usize::try_from(memory.block_cache).unwrap_or(COMPACTION_MAP_BYTES).min(COMPACTION_MAP_BYTES),
+            ..ArchiveSettings::default()
         },
         segment_dice: Box::new(|| uuid::Uuid::new_v4().as_u128()),
         journal: firth_journal::options::Options {

@@ -3,8 +3,10 @@
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use firth_broker::archiver::Job;
 use firth_journal::disk::{Disk, FileName};
 use firth_journal::simdisk::SimDisk;
+use firth_model::removed::RunSet;
 
 /// What is broken on purpose. Nothing, by default.
 #[derive(Clone, Copy, Debug, Default)]
@@ -21,6 +23,29 @@ pub struct Ablations {
     pub give_back_early: bool,
     /// Segments are deleted as soon as the live state does not need them.
     pub delete_early: bool,
+    /// Compaction leaves out a record that nothing replaces.
+    pub drop_newest: bool,
+    /// Compaction keeps the record that says a key is deleted no longer than others.
+    pub forget_deletes: bool,
+    /// Records expire before their time.
+    pub expire_early: bool,
+}
+
+impl Ablations {
+    /// Breaks the rules of compaction in what is to be done.
+    pub fn spoil(&self, job: &mut Job) {
+        for part in &mut job.parts {
+            let Some(cleaning) = &mut part.cleaning else { continue };
+            if self.drop_newest {
+                let mut removed = RunSet::clone(&part.removed);
+                removed.insert(cleaning.until.0 - 1..cleaning.until.0);
+                part.removed = Arc::new(removed);
+            }
+            if self.forget_deletes {
+                cleaning.delete_retention_ms = 0;
+            }
+        }
+    }
 }
 
 /// A disk whose syncs answer at once and are done when the next one is asked for.

@@ -10,6 +10,7 @@ use firth_model::ids::{Offset, PartitionId};
 
 use crate::batches::{Mark, read};
 use crate::clients::Clients;
+use crate::machine::Machine;
 use crate::memory::{AGE_KEPT_MS, Memory, SIZE_KEPT, Seen};
 use crate::world::World;
 
@@ -17,7 +18,7 @@ use crate::world::World;
 const CLOCK_SLACK_MS: i64 = AGE_KEPT_MS / 10 + 500;
 
 /// Reads everything and compares. Panics with what is wrong (I1, I2, I10, I11, I12 of the invariants).
-pub fn check(world: &World, clients: &mut Clients, steady_ms: i64, context: &str) {
+pub fn check(world: &World, clients: &mut Clients, machine: &Machine, context: &str) {
     let memory = &mut clients.memory;
     let mut found: BTreeMap<Mark, Offset> = BTreeMap::new();
     for (slot, id) in memory.partitions() {
@@ -25,11 +26,17 @@ pub fn check(world: &World, clients: &mut Clients, steady_ms: i64, context: &str
         let seen = memory.seen.entry(id).or_default();
         assert!(bounds.log_start >= seen.log_start, "{context}: log start {} of {} was {}", bounds.log_start, id.0, seen.log_start);
         seen.log_start = bounds.log_start;
-        read_partition(world, id, &mut found, seen, context);
+        match memory.thinned(id) {
+            Some(thinned) => {
+                let removals = thinned.check(world, id, machine.hands.latest(), context);
+                memory.removals.add(removals);
+            }
+            None => read_partition(world, id, &mut found, memory.seen.entry(id).or_default(), context),
+        }
         check_start(memory, slot, id, bounds.log_start, bounds.bytes, context);
     }
     for producer in 0..memory.producers.len() {
-        check_producer(world, memory, producer, &found, steady_ms, context);
+        check_producer(world, memory, producer, &found, machine.steady_ms(), context);
     }
     check_commits(world, memory, context);
 }
@@ -45,7 +52,7 @@ fn check_producer(world: &World, memory: &Memory, at: usize, found: &BTreeMap<Ma
     for (mark, (offset, sent)) in &producer.acknowledged {
         assert!(last.is_none_or(|last| last < *offset), "{context}: order of producer {} broken at {offset}", mark.producer);
         last = Some(*offset);
-        if *offset >= log_start {
+        if *offset >= log_start && sent.recipe.is_none() {
             assert_eq!(found.get(mark), Some(offset), "{context}: acknowledged {mark:?} is not at its offset");
         } else if by_age && *offset >= trimmed {
             let age = steady_ms - sent.at_ms;

@@ -14,6 +14,7 @@ use firth_model::names::StreamName;
 use crate::batches::{Mark, make};
 use crate::machine::Machine;
 use crate::memory::{Memory, Sent};
+use crate::records::Recipe;
 use crate::world::World;
 
 const GROUPS: [&str; 2] = ["readers", "others"];
@@ -165,12 +166,16 @@ impl Clients {
             return;
         }
         let mut batches = Vec::new();
-        let (dice, at_ms) = (&mut machine.dice, machine.hands.steady()().0);
+        let (at_ms, made, dice) = (machine.steady_ms(), machine.hands.true_time(), &mut machine.dice);
         for _ in 0..=dice.below(2) {
             let own = &mut self.memory.producers[producer];
             let count = 1 + dice.below(5) as i32;
-            let filling = if dice.below(10) == 0 { 5000 } else { dice.below(200) as usize };
-            let sent = Sent { mark: Mark { producer: own.id, sequence: own.next }, count, filling, at_ms };
+            let one_expires_in = self.memory.slots[own.slot].one_expires_in;
+            // Enough of what expires for segments of its own, so that they are written anew.
+            let one_large_in = if one_expires_in == Some(1) { 2 } else { 10 };
+            let filling = if dice.below(one_large_in) == 0 { 5000 } else { dice.below(200) as usize };
+            let recipe = one_expires_in.map(|one_expires_in| Recipe { seed: dice.roll(), made, one_expires_in });
+            let sent = Sent { mark: Mark { producer: own.id, sequence: own.next }, count, filling, at_ms, recipe };
             own.next += count;
             own.open.push(sent);
             own.recent.push(sent);
@@ -191,12 +196,18 @@ impl Clients {
 
     fn send(&mut self, world: &mut World, machine: &mut Machine, producer: usize, sent: Vec<Sent>) {
         let Some(partition) = self.memory.partition_of(producer) else { return };
+        if let Some(thinned) = self.memory.thinned(partition) {
+            sent.iter().flat_map(Sent::records).for_each(|record| thinned.sent(&record, world.now()));
+        }
         let publish = |sent: &Sent| {
             let Mark { producer, sequence } = sent.mark;
             let fields = format_args!("\"partition\":{},\"producer\":{producer},\"sequence\":{sequence}", partition.0);
             machine.history.note("sent", fields);
-            let batch = make(sent.mark, sent.count, sent.filling);
-            Publish { partition, batch, wait: Wait::Durable, expires: Vec::new(), captured: Vec::new() }
+            let (batch, expires) = match sent.recipe {
+                Some(recipe) => recipe.batch(sent.mark, sent.count, sent.filling),
+                None => (make(sent.mark, sent.count, sent.filling), Vec::new()),
+            };
+            Publish { partition, batch, wait: Wait::Durable, expires, captured: Vec::new() }
         };
         let request = Request::Publish(sent.iter().map(publish).collect());
         let own = &mut self.memory.producers[producer];
@@ -272,9 +283,9 @@ impl Clients {
         }
     }
 
-    fn placed(&mut self, machine: &mut Machine, producer: usize, sent: Sent, placed: Result<Placed, Refusal>) {
-        let dropping = self.memory.slots[self.memory.producers[producer].slot].dropping;
-        let own = &mut self.memory.producers[producer];
+    fn placed(&mut self, machine: &mut Machine, at: usize, sent: Sent, placed: Result<Placed, Refusal>) {
+        let dropping = self.memory.slots[self.memory.producers[at].slot].dropping;
+        let own = &mut self.memory.producers[at];
         let Mark { producer, sequence } = sent.mark;
         match placed {
             Ok(placed) => {
@@ -284,6 +295,11 @@ impl Clients {
                 let before = own.acknowledged.insert(sent.mark, (placed.base_offset, sent));
                 if let Some((offset, _)) = before {
                     assert!(placed.duplicate && offset == placed.base_offset, "{:?} acknowledged at {offset} and {placed:?}", sent.mark);
+                }
+                let partition = self.memory.partition_of(at);
+                if let Some(thinned) = partition.and_then(|id| self.memory.thinned(id)) {
+                    let records = (placed.base_offset.0..).map(Offset).zip(sent.records());
+                    records.for_each(|(offset, record)| thinned.note(offset, record, "acknowledged"));
                 }
             }
             // It is sent again. Later ones of the producer were refused with it, as their sequence has a gap.

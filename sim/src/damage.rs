@@ -76,7 +76,7 @@ impl Rested {
             let mut world = World::start(&mut machine).unwrap_or_else(|error| panic!("{context}: {error}"));
             clients.adopt(&world, &context);
             live(&mut world, &mut machine, &mut clients, &mut Outcome::default(), STEPS, &context);
-            crate::check::check(&world, &mut clients, machine.steady_ms(), &context);
+            crate::check::check(&world, &mut clients, &machine, &context);
             // Idle for a while.
             world.mark();
             machine.acknowledged_to = world.acknowledged_to();
@@ -118,13 +118,13 @@ impl Rested {
                 return Came::Refused;
             }
         };
-        let lacking = self.read_around(&world, context);
+        let lacking = self.read_around(&world, machine, context);
         if let Kind::Flip(_) = kind {
             assert!(lacking.len() <= 1, "{context}: one bit took records from {lacking:?}");
         }
         // What the archive moves now must not make the damage look whole, nor spread it.
         work_on(&mut world, machine);
-        let later = self.read_around(&world, &format!("{context} (later)"));
+        let later = self.read_around(&world, machine, &format!("{context} (later)"));
         assert!(later.is_subset(&lacking), "{context}: damage spread from {lacking:?} to {later:?}");
         Came::Served { lacking: lacking.len() }
     }
@@ -155,6 +155,10 @@ impl Rested {
         let mut left = BTreeSet::new();
         for (id, seen) in &self.clients.memory.seen {
             let Some(bounds) = world.view.bounds(*id) else { continue };
+            if let Some(thinned) = self.clients.memory.thinned.get(id) {
+                thinned.check_repaired(world, *id, context);
+                continue;
+            }
             let mut next = bounds.log_start;
             while next < bounds.durable_end {
                 let records = world.view.read_here(*id, next, 2_000).unwrap_or_else(|refusal| panic!("{context}: {next}: {refusal:?}"));
@@ -177,9 +181,15 @@ impl Rested {
     }
 
     /// Reads everything. Gives the partitions of which something is missing, with an error.
-    fn read_around(&mut self, world: &World, context: &str) -> BTreeSet<PartitionId> {
+    fn read_around(&mut self, world: &World, machine: &Machine, context: &str) -> BTreeSet<PartitionId> {
         let mut lacking = BTreeSet::new();
         for (_, id) in self.clients.memory.partitions() {
+            if let Some(thinned) = self.clients.memory.thinned(id) {
+                if !thinned.is_whole(world, id, machine.hands.latest(), context) {
+                    lacking.insert(id);
+                }
+                continue;
+            }
             let seen = self.clients.memory.seen.entry(id).or_default();
             let known: Vec<(u64, u64)> = seen.batches.iter().map(|(base, (_, count))| (*base, base + count)).collect();
             let bounds = world.view.bounds(id).unwrap_or_else(|| panic!("{context}: partition {} is gone", id.0));

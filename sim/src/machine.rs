@@ -31,9 +31,25 @@ pub struct Hands {
     ahead: AtomicI64,
     /// Times that the clock was set.
     sets: AtomicI64,
+    /// The latest time by which a node decided something.
+    latest: AtomicI64,
 }
 
 impl Hands {
+    /// As a clock that is right would say.
+    pub fn true_time(&self) -> Millis {
+        Millis(START_MS + self.steady.load(Ordering::Relaxed))
+    }
+
+    /// A node went by this time.
+    pub fn went_by(&self, now: Millis) {
+        self.latest.fetch_max(now.0, Ordering::Relaxed);
+    }
+
+    pub fn latest(&self) -> Millis {
+        Millis(self.latest.load(Ordering::Relaxed))
+    }
+
     pub fn steady(self: &Arc<Self>) -> Clock {
         let hands = self.clone();
         Arc::new(move || Millis(hands.steady.load(Ordering::Relaxed)))
@@ -82,6 +98,7 @@ impl Machine {
         let hands = Hands::default();
         hands.steady.store(self.steady_ms(), Ordering::Relaxed);
         hands.ahead.store(self.clock_ahead(), Ordering::Relaxed);
+        hands.went_by(self.hands.latest());
         Machine {
             disk: Arc::new(self.disk.copy()),
             store: Arc::new(self.store.copy()),
@@ -139,8 +156,9 @@ impl Machine {
         for store in [&self.store, &self.segments] {
             for name in store.list("").expect("mended") {
                 let bytes = store.get(&name).expect("mended").expect("just listed");
-                for byte in name.bytes().chain(bytes.iter().copied()) {
-                    digest = (digest.rotate_left(5) ^ u64::from(byte)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                for eight in name.as_bytes().chunks(8).chain(bytes.chunks(8)) {
+                    let word = eight.iter().fold(eight.len() as u64, |word, byte| word << 8 | u64::from(*byte));
+                    digest = (digest.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
                 }
             }
         }

@@ -8,13 +8,16 @@ use firth_gateway::streams::{Policy, StreamInfo};
 use firth_model::ids::{Offset, PartitionId, PartitionIndex};
 
 use crate::batches::Mark;
+use crate::records::{Keyed, Recipe};
+use crate::thinned::{DELETES_KEPT_MS, Removals, Thinned};
 
 /// Size at which the stream `sizes` loses its oldest records.
 pub const SIZE_KEPT: u64 = 40_000;
 /// Age at which the stream `ages` loses records.
 pub const AGE_KEPT_MS: i64 = 8_000;
 /// Producers, by stream and partition. Those of a partition that is not there yet wait.
-const PRODUCERS: [(usize, u32); 10] = [(0, 0), (0, 0), (0, 1), (0, 2), (0, 3), (1, 0), (1, 1), (2, 0), (3, 0), (3, 1)];
+const PRODUCERS: [(usize, u32); 14] =
+    [(0, 0), (0, 0), (0, 1), (0, 2), (0, 3), (1, 0), (1, 1), (2, 0), (3, 0), (3, 1), (4, 0), (4, 0), (4, 1), (5, 0)];
 
 /// A stream of a run, whether it is there or not.
 pub struct Slot {
@@ -23,6 +26,8 @@ pub struct Slot {
     pub policy: Policy,
     /// Dropped and made again in the course of a run.
     pub passing: bool,
+    /// One record in so many expires; each has a key. `None`: the stream loses whole batches only, so they need not hold records.
+    pub one_expires_in: Option<u64>,
     /// As it was acknowledged.
     pub info: Option<Arc<StreamInfo>>,
     pub declaring: bool,
@@ -34,7 +39,7 @@ pub struct Slot {
 impl Slot {
     fn of(name: &'static str, partitions: u32, policy: Policy, passing: bool) -> Slot {
         let policy = Policy { batch_bytes_max: 32 << 10, retention_ms: policy.retention_ms.filter(|_| name == "ages"), ..policy };
-        Slot { name, partitions, policy, passing, info: None, declaring: false, dropping: false, growing: 0 }
+        Slot { name, partitions, policy, passing, one_expires_in: None, info: None, declaring: false, dropping: false, growing: 0 }
     }
 
     /// There, and not about to go.
@@ -51,6 +56,14 @@ pub struct Sent {
     pub filling: usize,
     /// By the steady clock.
     pub at_ms: i64,
+    pub recipe: Option<Recipe>,
+}
+
+impl Sent {
+    /// The records, where they have keys.
+    pub fn records(&self) -> Vec<Keyed> {
+        self.recipe.map(|recipe| recipe.records(self.mark, self.count, self.filling)).unwrap_or_default()
+    }
 }
 
 #[derive(Default)]
@@ -91,6 +104,10 @@ pub struct Memory {
     pub commits: BTreeMap<(&'static str, StreamPartition), Bounds>,
     pub trims: BTreeMap<PartitionId, Bounds>,
     pub seen: BTreeMap<PartitionId, Seen>,
+    /// Of streams that lose records one by one.
+    pub thinned: BTreeMap<PartitionId, Thinned>,
+    /// What those lost.
+    pub removals: Removals,
     /// A life began with a clock that was set: ages say nothing any more.
     pub ages_unsure: bool,
 }
@@ -100,11 +117,15 @@ impl Memory {
         let plain = Policy::default();
         let sizes = Policy { retention_bytes: Some(SIZE_KEPT), ..plain.clone() };
         let ages = Policy { retention_ms: Some(AGE_KEPT_MS.cast_unsigned()), ..plain.clone() };
+        let delete_retention_ms = DELETES_KEPT_MS.cast_unsigned();
+        let keys = Policy { compacted: true, expires: false, delete_retention_ms, ..plain.clone() };
         let slots = vec![
             Slot::of("events", 3, plain.clone(), false),
             Slot::of("sizes", 2, sizes, false),
             Slot::of("ages", 1, ages, false),
-            Slot::of("passing", 2, plain, true),
+            Slot::of("passing", 2, plain.clone(), true),
+            Slot { one_expires_in: Some(8), ..Slot::of("keys", 2, keys, false) },
+            Slot { one_expires_in: Some(1), ..Slot::of("brief", 1, plain, true) },
         ];
         let producer = |(at, (slot, index)): (usize, &(usize, u32))| Producer {
             slot: *slot,
@@ -118,6 +139,8 @@ impl Memory {
             commits: BTreeMap::new(),
             trims: BTreeMap::new(),
             seen: BTreeMap::new(),
+            thinned: BTreeMap::new(),
+            removals: Removals::default(),
             ages_unsure: false,
         }
     }
@@ -125,6 +148,14 @@ impl Memory {
     pub fn partition_of(&self, producer: usize) -> Option<PartitionId> {
         let producer = self.producers.get(producer)?;
         self.slots[producer.slot].settled()?.partition(PartitionIndex(producer.index))
+    }
+
+    /// What is known of the records of a partition that loses some one by one.
+    pub fn thinned(&mut self, partition: PartitionId) -> Option<&mut Thinned> {
+        let holds = |slot: &&Slot| slot.info.as_ref().is_some_and(|info| info.partitions.contains(&partition));
+        let slot = self.slots.iter().filter(|slot| slot.one_expires_in.is_some()).find(holds)?;
+        let compacted = slot.policy.compacted;
+        Some(self.thinned.entry(partition).or_insert_with(|| Thinned::fresh(compacted)))
     }
 
     /// The partitions of every stream that is surely there.
@@ -145,6 +176,7 @@ impl Memory {
         (self.slots[slot].dropping, self.slots[slot].growing) = (false, 0);
         let gone: BTreeSet<PartitionId> = info.partitions.iter().copied().collect();
         self.seen.retain(|id, _| !gone.contains(id));
+        self.thinned.retain(|id, _| !gone.contains(id));
         self.trims.retain(|id, _| !gone.contains(id));
         self.commits.retain(|(_, partition), _| partition.stream != info.id);
         for producer in self.producers.iter_mut().filter(|producer| producer.slot == slot) {

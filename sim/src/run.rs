@@ -10,6 +10,7 @@ use firth_journal::spares::Room;
 use crate::check::check;
 use crate::clients::Clients;
 use crate::machine::Machine;
+use crate::thinned::Removals;
 use crate::walker::{LongRead, Walker};
 use crate::world::World;
 
@@ -18,6 +19,9 @@ const TEN_YEARS_MS: i64 = 10 * 365 * 24 * HOUR_MS;
 /// Rounds in which space must come back after everything was trimmed.
 const ROUNDS_UNTIL_ROOM: usize = 200;
 
+/// Rounds at the end of a life in which nobody asks for anything: what expires does, and its segments are written anew.
+const QUIET_ROUNDS: usize = 30;
+
 /// What a run did, for comparing two of the same seed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
@@ -25,6 +29,8 @@ pub struct Outcome {
     pub crashes: usize,
     pub disk_steps: u64,
     pub full: usize,
+    /// Records that went one by one.
+    pub removals: Removals,
     /// Of everything that happened, in order, and of every byte at the end.
     pub digest: u64,
 }
@@ -43,7 +49,7 @@ pub fn lives_on(mut machine: Machine, seed: u64, lives: u32, steps: u64) -> Outc
         set_clock(&mut machine, &mut clients);
         let mut world = World::start(&mut machine).unwrap_or_else(|error| panic!("{context}: {error}"));
         clients.adopt(&world, &context);
-        check(&world, &mut clients, machine.steady_ms(), &context);
+        check(&world, &mut clients, &machine, &context);
         let crash_at = machine.disk.steps() + 1 + machine.dice.below(steps);
         machine.disk.crash_at((machine.dice.below(4) > 0).then_some(crash_at));
         if machine.dice.below(6) == 0 {
@@ -62,6 +68,7 @@ pub fn lives_on(mut machine: Machine, seed: u64, lives: u32, steps: u64) -> Outc
         }
     }
     outcome.acknowledged = clients.memory.acknowledged();
+    outcome.removals = clients.memory.removals;
     outcome.disk_steps = machine.disk.steps();
     note(&mut outcome, machine.digest());
     outcome
@@ -100,7 +107,7 @@ pub fn crash_at_step(seed: u64, step: u64) -> bool {
     machine.mend_stores();
     let world = World::start(&mut machine).unwrap_or_else(|error| panic!("{context}: {error}"));
     clients.adopt(&world, &context);
-    check(&world, &mut clients, machine.steady_ms(), &context);
+    check(&world, &mut clients, &machine, &context);
     crashed
 }
 
@@ -149,6 +156,12 @@ pub(crate) fn live(world: &mut World, machine: &mut Machine, clients: &mut Clien
     }
     machine.mend_stores();
     settle(world, machine, clients);
+    if machine.dice.below(3) == 0 {
+        (0..QUIET_ROUNDS).for_each(|_| everybody(world, machine, clients, 1_000));
+    }
+    if world.is_dead() {
+        return died(world, machine, context);
+    }
     outcome.full += clients.refused_full;
     if !world.is_dead() && world.room() == Room::Reserve {
         space_comes_back(world, machine, clients, context);
@@ -168,6 +181,23 @@ fn settle(world: &mut World, machine: &mut Machine, clients: &mut Clients) {
     }
 }
 
+/// Time passes, and everybody does what is due.
+fn everybody(world: &mut World, machine: &mut Machine, clients: &mut Clients, span_ms: i64) {
+    if world.is_dead() {
+        return;
+    }
+    machine.pass(span_ms);
+    world.turn();
+    world.commit();
+    world.turn();
+    world.write_checkpoints();
+    world.archive();
+    world.recycle();
+    if !world.is_dead() {
+        clients.hear(world, machine);
+    }
+}
+
 /// A disk that says no ends the process; one that is full must not.
 fn died(world: &World, machine: &mut Machine, context: &str) {
     machine.mend_stores();
@@ -183,17 +213,10 @@ fn space_comes_back(world: &mut World, machine: &mut Machine, clients: &mut Clie
         clients.trim(world, machine, partition, 4);
     }
     for _ in 0..ROUNDS_UNTIL_ROOM {
-        machine.pass(500);
-        world.turn();
-        world.commit();
-        world.turn();
-        world.write_checkpoints();
-        world.archive();
-        world.recycle();
+        everybody(world, machine, clients, 500);
         if world.is_dead() {
             return died(world, machine, context);
         }
-        clients.hear(world, machine);
         if world.room() == Room::Plenty {
             return settle(world, machine, clients);
         }
@@ -242,7 +265,7 @@ fn note(outcome: &mut Outcome, what: u64) {
 /// While the process lives, what it shows is checked too: nothing may be visible that a crash can take back.
 fn check_alive(world: &World, machine: &Machine, clients: &mut Clients, context: &str) {
     if !world.is_dead() {
-        check(world, clients, machine.steady_ms(), &format!("{context} (alive)"));
+        check(world, clients, machine, &format!("{context} (alive)"));
     }
 }
 

@@ -13,7 +13,6 @@ use bytes::Bytes;
 use firth_gateway::answer::{Answer, Event, Stored, Tag};
 use firth_gateway::cursors::{Attached, Attachment, CursorAnswer, CursorMove, Keep, Leg, Receipt, Settle, Settlement};
 use firth_gateway::live::Routes;
-use firth_gateway::message::Message;
 use firth_gateway::refusal::Refusal;
 use firth_gateway::request::{Request, Store};
 use firth_gateway::stored;
@@ -21,11 +20,11 @@ use firth_gateway::view::LogView;
 use firth_model::filter::Filter;
 use firth_model::ids::{Offset, PartitionId};
 use firth_model::subject::Subject;
-use firth_model::time::Millis;
 
 use crate::bound::Bound;
 use crate::losses::{Settled, Since};
 use crate::machine::Machine;
+use crate::messages::plain;
 use crate::reading::unsettled;
 use crate::world::World;
 
@@ -305,17 +304,7 @@ impl Sessions {
             }
             let filling = if machine.dice.below(10) == 0 { 5000 } else { machine.dice.below(200) as usize };
             let value = [&id.to_le_bytes()[..], &vec![7; filling]].concat();
-            let message = Message {
-                subject,
-                key: None,
-                value: Some(value.into()),
-                headers: Vec::new(),
-                published: Millis(1),
-                expires: None,
-                guaranteed: true,
-                retain: false,
-                publisher: 1,
-            };
+            let message = plain(subject, value);
             let batch = stored::batch([&message]);
             let receipt = Some(Receipt::Leaves { attachment, note: u32::try_from(*id).expect("few") });
             stores.push(Store { message: Arc::new(message), batch, routes: self.routes[&at].clone(), receipt, origin: None });

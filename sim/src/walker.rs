@@ -30,9 +30,11 @@ impl Walker {
         let (id, mut next) = still.unwrap_or((picked, bounds.log_start));
         match view.read_here(id, next, 1 + machine.dice.below(3_000) as u32) {
             Ok(records) => {
-                let seen = clients.memory.seen.entry(id).or_default();
                 for (at, bytes) in records.batches.iter().enumerate() {
-                    next = meet(seen, bytes, next, at == 0, context).2;
+                    next = match clients.memory.thinned(id) {
+                        Some(thinned) => thinned.meet(bytes, next, at == 0, &mut Vec::new(), context),
+                        None => meet(clients.memory.seen.entry(id).or_default(), bytes, next, at == 0, context).2,
+                    };
                 }
                 assert!(!records.batches.is_empty() || next == bounds.durable_end, "{context}: partition {} ends at {next}", id.0);
                 self.at = (!records.batches.is_empty()).then_some((id, next));

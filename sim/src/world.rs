@@ -30,12 +30,19 @@ use firth_journal::report::DamageReport;
 use firth_journal::simdisk::Dice;
 use firth_journal::spares::Room;
 use firth_model::ids::{ExtentNumber, Lsn, Position, SegmentId};
+use firth_model::time::Millis;
 
 use crate::ablation::Ablations;
-use crate::machine::{CLUSTER, EXTENT_BYTES, Machine};
+use crate::machine::{CLUSTER, EXTENT_BYTES, Hands, Machine};
 
-const ARCHIVE: ArchiveSettings =
-    ArchiveSettings { journal_bytes_max: 256 << 10, after_ms: 5_000, segment_bytes: 48 << 10, own_bytes: 32 << 10, map_bytes: 4 << 10 };
+const ARCHIVE: ArchiveSettings = ArchiveSettings {
+    journal_bytes_max: 256 << 10,
+    after_ms: 5_000,
+    segment_bytes: 48 << 10,
+    own_bytes: 32 << 10,
+    map_bytes: 1 << 10,
+    thin_every_ms: 5_000,
+};
 
 /// What the shard handed over and the world has not done yet.
 #[derive(Default)]
@@ -112,6 +119,9 @@ pub struct World {
     pub view: Arc<View>,
     pub outbox: Arc<Outbox>,
     watch: Arc<ClockWatch>,
+    hands: Arc<Hands>,
+    /// The time of the last turn.
+    now: Millis,
     budget: Arc<Budget>,
     driver: Driver,
     desk: SharedDesk,
@@ -154,6 +164,7 @@ impl World {
         let view = Arc::new(View::over(sources.clone(), 64 << 10));
         let (mut ids, mut names) = (Dice(machine.dice.roll()), Dice(machine.dice.roll()));
         let shared = SharedDesk::default();
+        let now = watch.now();
         let parts = Parts {
             entry_bytes_max: opened.journal.entry_bytes_max(),
             view: view.clone(),
@@ -166,7 +177,7 @@ impl World {
             queue_limits: machine.queue_limits,
             last: opened.last_lsn,
             open_extent,
-            now: watch.now(),
+            now,
         };
         let mut shard = Shard::new(state, parts);
         shard.clock_watch = Some(watch.clone());
@@ -179,6 +190,8 @@ impl World {
             view,
             outbox: Arc::default(),
             watch,
+            hands: machine.hands.clone(),
+            now,
             budget: Budget::with_max(usize::MAX / 2),
             driver,
             desk: shared,
@@ -192,6 +205,11 @@ impl World {
             acknowledged_to: (machine.acknowledged_to.0, opened.last_lsn),
             death: None,
         })
+    }
+
+    /// The time by which the shard went last.
+    pub fn now(&self) -> Millis {
+        self.now
     }
 
     pub fn is_dead(&self) -> bool {
@@ -216,14 +234,19 @@ impl World {
         self.acknowledged_to
     }
 
-    pub fn submit(&mut self, tag: Tag, request: Request) {
+    pub fn submit(&mut self, tag: Tag, mut request: Request) {
+        if self.broken.expire_early {
+            expire_early(&mut request);
+        }
         let charge = self.budget.charge(request.weight()).expect("without bound");
         self.submitted.push(Submitted { request, reply: ReplyTo::new(self.outbox.clone(), tag, charge) });
     }
 
     /// One turn of the shard.
     pub fn turn(&mut self) {
-        self.shard.turn(self.watch.now(), &mut self.completed, &mut self.submitted);
+        self.now = self.watch.now();
+        self.hands.went_by(self.now);
+        self.shard.turn(self.now, &mut self.completed, &mut self.submitted);
     }
 
     fn died(&mut self, outcome: io::Result<()>) {
@@ -281,7 +304,8 @@ impl World {
             let mut desk = desk(&self.desk);
             (std::mem::take(&mut desk.jobs), std::mem::take(&mut desk.deletions))
         };
-        for job in jobs {
+        for mut job in jobs {
+            self.broken.spoil(&mut job);
             let moved = extents_of(&job);
             let outcomes = &mut self.outcomes;
             let mut failed = false;
@@ -339,6 +363,14 @@ impl World {
     /// What came up.
     pub fn events(&mut self) -> Vec<Event> {
         self.outbox.try_take()
+    }
+}
+
+/// The wrong rule about times to live: all are shorter than their records say.
+fn expire_early(request: &mut Request) {
+    let Request::Publish(batches) = request else { return };
+    for (_, at) in batches.iter_mut().flat_map(|publish| &mut publish.expires) {
+        *at = Millis(at.0 - 5_000);
     }
 }
 

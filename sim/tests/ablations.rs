@@ -43,7 +43,10 @@ fn a_missing_sync() {
 
 #[test]
 fn an_acknowledgement_before_the_sync() {
-    broken(&["were acknowledged"], Ablations { late_sync: true, ..Ablations::default() });
+    broken(
+        &["were acknowledged", "a group that may have been acknowledged cannot be read"],
+        Ablations { late_sync: true, ..Ablations::default() },
+    );
 }
 
 #[test]
@@ -59,6 +62,23 @@ fn extents_given_back_before_the_replacement_is_durable() {
 #[test]
 fn a_segment_deleted_that_an_older_checkpoint_names() {
     broken(&["segments that are gone"], Ablations { delete_early: true, ..Ablations::default() });
+}
+
+const UNEXCUSED: &str = "no rule lets it go";
+
+#[test]
+fn a_compaction_that_drops_the_newest_of_a_key() {
+    broken(&[UNEXCUSED], Ablations { drop_newest: true, ..Ablations::default() });
+}
+
+#[test]
+fn a_compaction_that_forgets_early_what_was_deleted() {
+    broken(&[UNEXCUSED], Ablations { forget_deletes: true, ..Ablations::default() });
+}
+
+#[test]
+fn a_record_that_expires_before_its_time() {
+    broken(&[UNEXCUSED], Ablations { expire_early: true, ..Ablations::default() });
 }
 
 /// Damage within what was acknowledged is taken for what a crash tore.

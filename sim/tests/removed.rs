@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use firth_archive::store::Store;
 use firth_gateway::answer::{Answer, Event, Tag};
-use firth_gateway::message::Message;
 use firth_gateway::request::{Declare, Publish, Request, Wait};
 use firth_gateway::stored;
 use firth_gateway::streams::Policy;
@@ -14,6 +13,7 @@ use firth_model::names::StreamName;
 use firth_model::subject::Subject;
 use firth_model::time::Millis;
 use firth_sim::machine::Machine;
+use firth_sim::messages::plain;
 use firth_sim::world::World;
 
 const BATCHES: u64 = 40;
@@ -54,17 +54,7 @@ fn segment_bytes(machine: &Machine) -> u64 {
 
 fn publish(world: &mut World, partition: PartitionId, expires: Millis) {
     for _ in 0..BATCHES {
-        let message = Message {
-            subject: Subject::parse("a").expect("a subject"),
-            key: None,
-            value: Some(vec![7; 1_000].into()),
-            headers: Vec::new(),
-            published: Millis(1),
-            expires: None,
-            guaranteed: true,
-            retain: false,
-            publisher: 1,
-        };
+        let message = plain(Subject::parse("a").expect("a subject"), vec![7; 1_000]);
         let batch = stored::batch(std::iter::repeat_n(&message, usize::try_from(RECORDS).expect("few")));
         let expires = (1..u32::try_from(RECORDS).expect("few")).map(|at| (at, expires)).collect();
         ask(world, Request::Publish(vec![Publish { partition, batch, wait: Wait::Durable, expires, captured: Vec::new() }]));

@@ -3,6 +3,7 @@
 use firth_sim::ablation::Ablations;
 use firth_sim::damage::{Came, Kind, Rested};
 use firth_sim::run::{crash_at_step, lives};
+use firth_sim::thinned::Removals;
 
 /// How many seeds: `FIRTH_SIM_SEEDS`, from `FIRTH_SIM_FROM` on.
 fn seeds() -> std::ops::Range<u64> {
@@ -15,15 +16,18 @@ fn seeds() -> std::ops::Range<u64> {
 fn seeds_hold_the_invariants() {
     let range = seeds();
     println!("seeds {range:?}; run one again with FIRTH_SIM_FROM=<seed> FIRTH_SIM_SEEDS=1 cargo test -p firth-sim seeds_hold");
-    let (mut acknowledged, mut full) = (0, 0);
+    let (mut acknowledged, mut full, mut removals) = (0, 0, Removals::default());
     for seed in range.clone() {
         let outcome = lives(seed, 6, 400);
         acknowledged += outcome.acknowledged;
         full += usize::from(outcome.full > 0);
+        removals.add(outcome.removals);
     }
     let count = usize::try_from(range.end - range.start).expect("few");
     println!("{acknowledged} batches acknowledged; {full} runs met a full disk");
+    println!("records that went one by one: {removals:?}");
     assert!(acknowledged > count, "the runs did something");
+    assert!(removals.replaced > count && removals.expired > count && removals.deleted > count / 100, "too few records went: {removals:?}");
     assert!(full >= count / 100, "too few runs met a full disk: {full}");
 }
 
@@ -70,5 +74,5 @@ fn a_thousand_damages_are_refused_or_read_around() {
         }
     }
     println!("of 1000 damages {refused} refused the start, {lacking} took records, {whole} none; {cut} were truncations");
-    assert!(refused > 50 && lacking > 50 && whole > 50, "the damages are of every kind: {refused} {lacking} {whole}");
+    assert!(refused > 25 && lacking > 50 && whole > 50, "the damages are of every kind: {refused} {lacking} {whole}");
 }

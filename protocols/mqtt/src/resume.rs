@@ -1,6 +1,6 @@
 //! A session that goes on where an earlier connection left it.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::VecDeque;
 
 use firth_gateway::cursors::{Attached, Leg};
 use firth_model::ids::Offset;
@@ -8,9 +8,9 @@ use firth_model::ids::Offset;
 use crate::codec::packet::Packet;
 use crate::codec::qos::PacketId;
 use crate::codec::reason::ReasonCode;
-use crate::flights::{Flight, Flights, Replaying, Step};
+use crate::flights::{Flight, Replaying, Step};
 use crate::inbound::Incoming;
-use crate::legs::{Handed, HandedOut, Legs};
+use crate::legs::Handed;
 use crate::notes::{CLOSING_NOTE, NOTE_FLIGHT, NOTE_INCOMING, NOTE_KIND, NOTE_REPLAY, NOTE_SUBSCRIPTION};
 use crate::replay::StoredAt;
 use crate::session::{Durable, Session};
@@ -27,17 +27,7 @@ impl Session {
     /// Takes up what the session's cursor remembers: subscriptions, incoming identifiers, messages in flight. PUBRELs go out again at once,
     /// in the order of their messages; the rest is read again by the legs.
     pub fn resume(&mut self, attached: Attached) {
-        let mut durable = Durable {
-            attachment: attached.attachment,
-            legs: Legs::default(),
-            handed: HandedOut::default(),
-            flights: Flights::default(),
-            settles: Vec::new(),
-            marking: Vec::new(),
-            notes: HashSet::new(),
-            closing: HashMap::new(),
-            doubtful: HashMap::new(),
-        };
+        let mut durable = Durable::attached(attached.attachment);
         let (mut releases, interrupted) = (Vec::new(), attached.is_interrupted());
         for leg in &attached.legs {
             durable.legs.add(leg);

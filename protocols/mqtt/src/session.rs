@@ -72,6 +72,21 @@ pub struct Durable {
 }
 
 impl Durable {
+    /// Nothing is remembered yet.
+    pub fn attached(attachment: Attachment) -> Durable {
+        Durable {
+            attachment,
+            legs: Legs::default(),
+            handed: HandedOut::default(),
+            flights: Flights::default(),
+            settles: Vec::new(),
+            marking: Vec::new(),
+            notes: HashSet::new(),
+            doubtful: HashMap::new(),
+            closing: HashMap::new(),
+        }
+    }
+
     /// The subscription is over: it needs nothing any more of what was retained.
     pub fn end_replays_of(&mut self, text: &Text) {
         for (slot, _) in self.flights.replays().into_iter().filter(|(_, replaying)| replaying.text == *text) {
@@ -371,25 +386,11 @@ mod tests {
 
     use crate::flights::Replaying;
 
-    fn durable() -> Durable {
-        Durable {
-            attachment: Attachment { cursor: CursorId(1), generation: 1 },
-            legs: Legs::default(),
-            handed: HandedOut::default(),
-            flights: Flights::default(),
-            settles: Vec::new(),
-            marking: Vec::new(),
-            notes: HashSet::new(),
-            doubtful: HashMap::new(),
-            closing: HashMap::new(),
-        }
-    }
-
     /// Who unsubscribes and subscribes again is sent what is retained for the first time, without DUP.
     #[test]
     fn with_its_last_replay_goes_the_doubt_about_it() {
         let (retained, leg) = (PartitionId(1), PartitionId(2));
-        let mut durable = durable();
+        let mut durable = Durable::attached(Attachment { cursor: CursorId(1), generation: 1 });
         durable.legs.add(&firth_gateway::cursors::Leg {
             filter: Filter::parse("a/#").expect("a filter"),
             note: bytes::Bytes::new(),
