@@ -1,12 +1,13 @@
 //! A shard without threads and disk, for benchmarks.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
 use firth_archive::segments::Segments;
-use firth_archive::store::MemoryStore;
+use firth_archive::store::{MemoryStore, Store};
 use firth_gateway::answer::Tag;
 #[cfg(test)]
 use firth_gateway::answer::{Answer, Event};
@@ -42,6 +43,7 @@ type Queue = Arc<Mutex<Vec<Entry>>>;
 struct MemoryLog {
     queue: Queue,
     last: Lsn,
+    room_bytes: Arc<AtomicU64>,
 }
 
 impl Log for MemoryLog {
@@ -53,6 +55,10 @@ impl Log for MemoryLog {
 
     fn room(&self) -> Room {
         Room::Plenty
+    }
+
+    fn room_bytes(&self) -> u64 {
+        self.room_bytes.load(Ordering::Relaxed)
     }
 
     fn finish_extent(&mut self) {}
@@ -78,6 +84,8 @@ impl Archive for NoCheckpoints {
 pub struct Rig {
     shard: Shard,
     queue: Queue,
+    /// What publishers may add in one turn.
+    room_bytes: Arc<AtomicU64>,
     outbox: Arc<Outbox>,
     budget: Arc<Budget>,
     partitions: u32,
@@ -90,6 +98,11 @@ pub struct Rig {
 impl Rig {
     /// A shard with one stream of so many partitions.
     pub fn with_partitions(partitions: u32) -> Rig {
+        Rig::over(Arc::new(MemoryStore::default()), partitions)
+    }
+
+    /// With segments in this store.
+    pub(crate) fn over(store: Arc<dyn Store>, partitions: u32) -> Rig {
         let mut dice = Dice(1);
         let options = Options {
             extent_bytes: Some(1 << 20),
@@ -100,14 +113,14 @@ impl Rig {
         };
         let disk = Arc::new(SimDisk::of_bytes(1 << 30));
         let recovered = recover(disk, Arc::new(MemoryStore::default()), options).expect("an empty disk opens");
-        let queue = Queue::default();
-        let segments = Arc::new(Segments::over(Arc::new(MemoryStore::default()), 1 << 20));
+        let (queue, room_bytes) = (Queue::default(), Arc::new(AtomicU64::new(u64::MAX)));
+        let segments = Arc::new(Segments::over(store, 1 << 20));
         let sources = Sources { extents: recovered.opened.reader.clone(), segments };
         let parts = Parts {
             view: Arc::new(View::over(sources, 1 << 20)),
             archive: Box::new(NoCheckpoints),
             archive_settings: ArchiveSettings::default(),
-            log: Box::new(MemoryLog { queue: queue.clone(), last: recovered.opened.last_lsn }),
+            log: Box::new(MemoryLog { queue: queue.clone(), last: recovered.opened.last_lsn, room_bytes: room_bytes.clone() }),
             checkpointer: Box::new(NoCheckpoints),
             dice: Box::new({
                 let mut dice = Dice(7);
@@ -122,7 +135,7 @@ impl Rig {
         };
         let shard = Shard::new(recovered.state, parts);
         let (outbox, budget) = (Arc::default(), Budget::with_max(usize::MAX / 2));
-        let mut rig = Rig { shard, queue, outbox, budget, partitions, next: 0, position: 1 << 20, lsn: 0, now: Millis(0) };
+        let mut rig = Rig { shard, queue, room_bytes, outbox, budget, partitions, next: 0, position: 1 << 20, lsn: 0, now: Millis(0) };
         let name = StreamName::parse("bench").expect("a name");
         let declare = Declare { name, partitions, policy: Policy::default(), settings: BTreeMap::new() };
         rig.turn(Request::Declare(Box::new(declare)));
@@ -155,6 +168,11 @@ impl Rig {
             Some(Event::Reply { result, .. }) => result,
             other => panic!("no reply but {other:?}"),
         }
+    }
+
+    /// What publishers may add in one turn from now on.
+    pub fn limit_room(&self, bytes: u64) {
+        self.room_bytes.store(bytes, Ordering::Relaxed);
     }
 
     #[cfg(test)]

@@ -23,6 +23,7 @@ pub mod node;
 mod partition;
 mod partition_view;
 mod producers;
+mod producing;
 pub mod read_behind;
 pub mod recovery;
 mod removals;

@@ -69,17 +69,22 @@ impl Partition {
         }
     }
 
-    /// Whether and where a batch goes. Changes nothing.
-    pub fn decide(&self, batch: &Batch) -> Result<Decision, Refusal> {
+    /// Refuses a batch that is larger than the stream takes.
+    pub fn fits(&self, batch: &Batch) -> Result<(), Refusal> {
         let (bytes, bytes_max) = (batch.header.batch_bytes, self.batch_bytes_max);
         if bytes > bytes_max {
             return Err(Refusal::TooLarge { bytes: u64::from(bytes), bytes_max: u64::from(bytes_max) });
         }
-        if i64::try_from(self.next.0 + batch.header.offset_count()).is_err() {
+        Ok(())
+    }
+
+    /// Whether and where a batch goes, behind what was decided to be below `next`. Changes nothing.
+    pub fn decide(&self, batch: &Batch, next: Offset) -> Result<Decision, Refusal> {
+        if i64::try_from(next.0.saturating_add(batch.header.offset_count())).is_err() {
             return Err(Refusal::InvalidRecord { index: 0, what: "the partition has no offsets left" });
         }
         match self.producers.check(&batch.header)? {
-            Sequence::Next => Ok(Decision::Append { base_offset: self.next }),
+            Sequence::Next => Ok(Decision::Append { base_offset: next }),
             Sequence::Repeated(base_offset) => Ok(Decision::Repeated { base_offset }),
         }
     }

@@ -10,7 +10,7 @@ use firth_gateway::answer::Answer;
 use firth_gateway::inbox::Submitted;
 use firth_gateway::outbox::{Outbox, ReplyTo};
 use firth_gateway::refusal::Refusal;
-use firth_gateway::request::{Publish, Request};
+use firth_gateway::request::Request;
 use firth_gateway::streams::StreamInfo;
 use firth_gateway::view::LogView;
 use firth_journal::commit::Completed;
@@ -19,7 +19,6 @@ use firth_journal::group::Located;
 use firth_journal::spares::Room;
 use firth_model::batch::BatchHeader;
 use firth_model::ids::{ExtentNumber, Lsn, Offset, PartitionId, Position, SegmentId};
-use firth_model::limits::EXPIRING_RECORDS_MAX;
 use firth_model::removed::RunSet;
 use firth_model::time::Millis;
 
@@ -29,7 +28,7 @@ use crate::cursors::care::Care;
 use crate::cursors::limits::QueueLimits;
 use crate::effect::Effect;
 use crate::groups::{Context, GroupSettings, Out};
-use crate::partition::{Decision, Partition};
+use crate::partition::Partition;
 use crate::replaced::Replaced;
 use crate::retained::RETAINED_STREAM;
 use crate::state::State;
@@ -252,53 +251,6 @@ impl Shard {
                     Err(refusal) => (self.catalog_lsn, Err(refusal)),
                 };
                 self.due(lsn, Due::Answer(reply, result));
-            }
-        }
-    }
-
-    /// The durable path of records: decide, apply, hand over.
-    fn publish(&mut self, batches: Vec<Publish>, reply: ReplyTo) {
-        tracing::trace!(target: "path", hop = "Shard::publish");
-        let mut placed = Vec::with_capacity(batches.len());
-        let mut upto = Lsn(0);
-        for publish in &batches {
-            let outcome = self.publish_one(publish, &mut upto);
-            placed.push(outcome);
-        }
-        self.due(upto, Due::Answer(reply, Ok(Answer::Placed(placed))));
-    }
-
-    fn publish_one(&mut self, publish: &Publish, upto: &mut Lsn) -> Result<firth_gateway::answer::Placed, Refusal> {
-        let batch = &publish.batch;
-        let held = self.state.partitions.get(&publish.partition).ok_or(Refusal::NotFound)?;
-        let log_start = held.log_start;
-        match held.decide(batch)? {
-            Decision::Repeated { base_offset } => {
-                *upto = (*upto).max(held.last_lsn);
-                Ok(firth_gateway::answer::Placed { base_offset, log_start, duplicate: true })
-            }
-            Decision::Append { base_offset } => {
-                if self.state.expiries.records() + publish.expires.len() > EXPIRING_RECORDS_MAX {
-                    return Err(Refusal::Overloaded);
-                }
-                let entry = held.entry(batch, base_offset, &[]);
-                if entry.bytes() > self.entry_bytes_max {
-                    let (bytes, bytes_max) = (entry.bytes() as u64, self.entry_bytes_max as u64);
-                    return Err(Refusal::TooLarge { bytes, bytes_max });
-                }
-                self.room_bytes = self.room_bytes.checked_sub(entry.room_bytes() as u64).ok_or(Refusal::StorageFull)?;
-                let queued = self.queued();
-                for store in &publish.captured {
-                    self.store_one(store, upto)?;
-                }
-                *upto = self.append_batch(&[(publish.partition, base_offset)], &batch.header, entry);
-                // Whoever repeats a batch that is there already stores no copies for others again.
-                self.tie(queued);
-                if !publish.expires.is_empty() {
-                    let expiring = publish.expires.clone();
-                    *upto = self.emit(&Effect::Expire { partition: publish.partition, base: base_offset, expiring });
-                }
-                Ok(firth_gateway::answer::Placed { base_offset, log_start, duplicate: false })
             }
         }
     }

@@ -1,5 +1,7 @@
 //! Messages to the streams that capture their subjects.
 
+use std::collections::HashMap;
+
 use firth_gateway::answer::{Answer, Stored};
 use firth_gateway::live::Capture;
 use firth_gateway::message::Message;
@@ -9,12 +11,13 @@ use firth_gateway::request::Store;
 use firth_gateway::stored;
 use firth_gateway::streams::Policy;
 use firth_journal::entry::{Entry, Selection, TARGETS_MAX, Target};
-use firth_model::batch::Batch;
+use firth_model::batch::{Batch, BatchHeader};
 use firth_model::ids::{Lsn, Offset, PartitionId};
 use firth_model::limits::{EXPIRING_RECORDS_MAX, REQUEST_BYTES_MAX};
 use firth_model::names::StreamName;
 use firth_model::partitioner::partition_of_key;
 
+use crate::cursors::state::CursorEffect;
 use crate::effect::Effect;
 use crate::partition::Decision;
 use crate::retained::RETAINED_STREAM;
@@ -31,10 +34,38 @@ struct Placement {
 }
 
 /// A batch in all partitions that get it, and the one entry that holds it for them.
-struct Decided<'a> {
-    batch: &'a Batch,
+struct Decided {
+    header: BatchHeader,
     places: Vec<(PartitionId, Offset)>,
     entry: Entry,
+}
+
+/// A message that can be stored: nothing refuses it any more.
+pub(crate) struct Prepared {
+    captures: u32,
+    decided: Vec<Decided>,
+    receipt: Option<CursorEffect>,
+}
+
+/// What was decided and is not yet applied.
+#[derive(Default)]
+pub(crate) struct Ahead {
+    next: HashMap<PartitionId, Offset>,
+    expiring: usize,
+}
+
+impl Ahead {
+    /// Behind a batch of which so many records have an end.
+    pub(crate) fn behind(expiring: usize) -> Ahead {
+        Ahead { expiring, ..Ahead::default() }
+    }
+
+    pub(crate) fn add(&mut self, store: &Store, prepared: &Prepared) {
+        for Decided { header, places, .. } in &prepared.decided {
+            self.next.extend(places.iter().map(|(partition, base)| (*partition, base.plus(header.offset_count()))));
+            self.expiring += if store.message.expires.is_some() { places.len() } else { 0 };
+        }
+    }
 }
 
 impl Shard {
@@ -49,24 +80,40 @@ impl Shard {
         self.due(upto, Due::Answer(reply, Ok(Answer::Stored(results))));
     }
 
-    pub(crate) fn store_one(&mut self, store: &Store, upto: &mut Lsn) -> Result<Stored, Refusal> {
-        let message = &*store.message;
+    fn store_one(&mut self, store: &Store, upto: &mut Lsn) -> Result<Stored, Refusal> {
+        let Some(prepared) = self.prepare(store, &Ahead::default())? else {
+            // What was done may be on its way to the disk still.
+            *upto = (*upto).max(self.cursor_care.lsn);
+            return Ok(Stored { duplicate: true, ..Stored::default() });
+        };
+        let queued = self.queued();
+        let stored = self.carry_out(store, prepared, upto);
+        // Else who sends it again after a crash would have it stored twice where it was already.
+        self.tie(queued);
+        Ok(stored)
+    }
+
+    /// Decides everything about a message that goes behind what is `ahead`. `None`: its receipt says that it was stored before.
+    pub(crate) fn prepare(&mut self, store: &Store, ahead: &Ahead) -> Result<Option<Prepared>, Refusal> {
         let receipt = match &store.receipt {
             Some(receipt) => self.state.cursors.receipt(receipt)?,
             None => None,
         };
         if store.receipt.is_some() && receipt.is_none() {
-            // What was done may be on its way to the disk still.
-            *upto = (*upto).max(self.cursor_care.lsn);
-            return Ok(Stored { duplicate: true, ..Stored::default() });
+            return Ok(None);
         }
         let placement = self.place(store)?;
         let captures = u32::try_from(placement.captures).unwrap_or(u32::MAX);
-        let decided = self.decide_all(store, &placement)?;
-        let queued = self.queued();
+        let decided = self.decide_all(store, &placement, ahead)?;
+        Ok(Some(Prepared { captures, decided, receipt }))
+    }
+
+    /// Applies what was decided and queues its entries.
+    pub(crate) fn carry_out(&mut self, store: &Store, prepared: Prepared, upto: &mut Lsn) -> Stored {
+        let message = &*store.message;
         let mut stored_at = None;
-        for Decided { batch, places, entry } in decided {
-            *upto = self.append_batch(&places, &batch.header, entry);
+        for Decided { header, places, entry } in prepared.decided {
+            *upto = self.append_batch(&places, &header, entry);
             for (partition, base) in places {
                 if let Some(expires) = message.expires {
                     *upto = self.emit(&Effect::Expire { partition, base, expiring: vec![(0, expires)] });
@@ -81,13 +128,11 @@ impl Shard {
             *upto = self.emit(&Effect::Retain { subject: subject.clone(), at });
             self.due(*upto, Due::ShowRetained(subject, at));
         }
-        if let Some(receipt) = receipt {
+        if let Some(receipt) = prepared.receipt {
             *upto = self.emit(&Effect::Cursor(receipt));
             self.cursor_care.lsn = *upto;
         }
-        // Else who sends it again after a crash would have it stored twice where it was already.
-        self.tie(queued);
-        Ok(Stored { captures, duplicate: false, at: stored_at })
+        Stored { captures: prepared.captures, duplicate: false, at: stored_at }
     }
 
     /// The partitions that capture the message, by the routes it came with or, if they are old, by new ones.
@@ -133,9 +178,9 @@ impl Shard {
     }
 
     /// What goes where, or why all of it goes nowhere. Changes nothing but what may still be added in this turn.
-    fn decide_all<'a>(&mut self, store: &'a Store, placement: &'a Placement) -> Result<Vec<Decided<'a>>, Refusal> {
+    fn decide_all(&mut self, store: &Store, placement: &Placement, ahead: &Ahead) -> Result<Vec<Decided>, Refusal> {
         let copies = placement.together.len() + usize::from(placement.apart.is_some());
-        if store.message.expires.is_some() && self.state.expiries.records() + copies > EXPIRING_RECORDS_MAX {
+        if store.message.expires.is_some() && self.state.expiries.records() + ahead.expiring + copies > EXPIRING_RECORDS_MAX {
             return Err(Refusal::Overloaded);
         }
         let together = placement.together.chunks(1 + TARGETS_MAX).map(|partitions| (partitions, &store.batch));
@@ -143,7 +188,7 @@ impl Shard {
         let mut room = self.room_bytes;
         let mut all = Vec::with_capacity(2);
         for (partitions, batch) in together.chain(apart) {
-            let decided = self.decide(partitions, batch)?;
+            let decided = self.decide(partitions, batch, store.origin.is_none(), ahead)?;
             let bytes = decided.entry.bytes();
             if bytes > self.entry_bytes_max {
                 return Err(Refusal::TooLarge { bytes: bytes as u64, bytes_max: self.entry_bytes_max as u64 });
@@ -155,11 +200,16 @@ impl Shard {
         Ok(all)
     }
 
-    /// The first of the partitions owns the batch, the others have it as targets.
-    fn decide<'a>(&self, partitions: &[PartitionId], batch: &'a Batch) -> Result<Decided<'a>, Refusal> {
+    /// The first of the partitions owns the batch, the others have it as targets. What was produced to another stream had to be within
+    /// the bound of that one: who captures it does not refuse its producer.
+    fn decide(&self, partitions: &[PartitionId], batch: &Batch, bounded: bool, ahead: &Ahead) -> Result<Decided, Refusal> {
         let place = |partition: &PartitionId| {
             let held = self.state.partitions.get(partition).ok_or(Refusal::NotFound)?;
-            let (Decision::Append { base_offset } | Decision::Repeated { base_offset }) = held.decide(batch)?;
+            if bounded {
+                held.fits(batch)?;
+            }
+            let next = ahead.next.get(partition).copied().unwrap_or(held.next);
+            let (Decision::Append { base_offset } | Decision::Repeated { base_offset }) = held.decide(batch, next)?;
             Ok((held, base_offset))
         };
         let (first, others) = partitions.split_first().ok_or(Refusal::NotFound)?;
@@ -174,7 +224,7 @@ impl Shard {
             places.push((*partition, base_offset));
             targets.push(Target { partition: *partition, base_offset, selection: Selection::All });
         }
-        Ok(Decided { batch, places, entry: owner.entry(batch, base_offset, &targets) })
+        Ok(Decided { header: batch.header, places, entry: owner.entry(batch, base_offset, &targets) })
     }
 }
 

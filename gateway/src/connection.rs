@@ -33,6 +33,8 @@ pub struct Connection {
     subscriber: Option<Arc<Subscriber>>,
     /// By the number the session gave: the router's name and the filter.
     subscriptions: HashMap<u32, (u64, Filter)>,
+    /// What the last request that found no room would have been charged.
+    refused_bytes: usize,
 }
 
 /// The node holds as many requests as it may: the request comes back, and the socket is to be left unread.
@@ -52,6 +54,7 @@ impl Connection {
             publishing: Publishing::default(),
             subscriber: None,
             subscriptions: HashMap::new(),
+            refused_bytes: 0,
         }
     }
 
@@ -62,7 +65,9 @@ impl Connection {
 
     pub fn submit(&mut self, tag: Tag, request: Request) -> Result<(), Full> {
         tracing::trace!(target: "path", hop = "Connection::submit");
-        let Some(charge) = self.budget.charge(request.weight()) else {
+        let weight = request.weight();
+        let Some(charge) = self.budget.charge(weight) else {
+            self.refused_bytes = weight;
             return Err(Full(request));
         };
         let reply = ReplyTo::new(self.outbox.clone(), tag, charge);
@@ -79,6 +84,7 @@ impl Connection {
         const PLAIN: usize = 256;
         let weight = publications.iter().map(|publication| publication.message.weight() + PLAIN).sum();
         let Some(charge) = self.budget.charge(weight) else {
+            self.refused_bytes = weight;
             return Err(Full(publications));
         };
         let routes = self.routes.get_or_insert_with(|| self.router.cache());
@@ -155,9 +161,10 @@ impl Connection {
         self.subscriber.as_ref().map_or(0, |subscriber| subscriber.dropped.load(std::sync::atomic::Ordering::Relaxed))
     }
 
-    /// Until `submit` will accept again.
-    pub async fn room(&mut self) {
-        self.budget.room().await;
+    /// Until there is room for the last request that found none. Who waits for several tries all of them again.
+    pub fn room(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (budget, bytes) = (self.budget.clone(), self.refused_bytes);
+        async move { budget.room(bytes).await }
     }
 
     /// Everything that is ready, in order; waits until something is. Safe to drop while waiting.

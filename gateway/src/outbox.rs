@@ -1,18 +1,16 @@
 //! The queue of events that come up to one connection.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::task::{Poll, Waker};
-
-use firth_model::limits::LIVE_BYTES_MAX;
-use tokio::sync::Notify;
+use std::task::{Context, Poll, Waker};
 
 use crate::answer::{Answer, Event, Tag};
 use crate::message::{LiveDelivery, Overflow};
 use crate::refusal::Refusal;
+use firth_model::limits::LIVE_BYTES_MAX;
 
 /// Filled by the shard and by publishers, emptied by the connection. Holds at most one reply for each request in flight, so the bound
 /// on those bounds it too; live deliveries have a bound of their own.
@@ -132,21 +130,27 @@ const GRANT_BYTES_MIN: usize = 64 << 10;
 pub struct Budget {
     used: AtomicUsize,
     max: usize,
-    freed: Notify,
+    /// Of `waiting`; who frees looks here first.
+    waiters: AtomicUsize,
+    waiting: Mutex<Waiters>,
+}
+
+/// Who waits for room, by the most that may be in use for it, and a name.
+#[derive(Debug, Default)]
+struct Waiters {
+    wakers: BTreeMap<(usize, u64), Waker>,
+    next_name: u64,
 }
 
 impl Budget {
     pub fn with_max(max: usize) -> Arc<Budget> {
-        Arc::new(Budget { used: AtomicUsize::new(0), max, freed: Notify::new() })
+        Arc::new(Budget { used: AtomicUsize::new(0), max, waiters: AtomicUsize::new(0), waiting: Mutex::default() })
     }
 
     /// Takes `bytes`, or nothing. One request that alone exceeds the bound passes when nothing else is in flight.
     pub fn charge(self: &Arc<Self>, bytes: usize) -> Option<Charge> {
-        let before = self.used.fetch_add(bytes, Ordering::Relaxed);
-        if before != 0 && before + bytes > self.max {
-            self.free(bytes);
-            return None;
-        }
+        let with = |used: usize| used.checked_add(bytes).filter(|sum| used == 0 || *sum <= self.max);
+        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, with).ok()?;
         Some(Charge { budget: self.clone(), bytes })
     }
 
@@ -165,16 +169,26 @@ impl Budget {
     }
 
     fn free(&self, bytes: usize) {
-        let before = self.used.fetch_sub(bytes, Ordering::Relaxed);
-        // Only who crosses the bound downwards has anybody to wake.
-        if before > self.max / 2 {
-            self.freed.notify_waiters();
+        // In one order with what a waiter does: it enters itself and then looks at what is used.
+        let used = self.used.fetch_sub(bytes, Ordering::SeqCst) - bytes;
+        if self.waiters.load(Ordering::SeqCst) == 0 {
+            return;
         }
+        let mut waiting = self.waiting();
+        let woken = waiting.wakers.split_off(&(used, 0));
+        self.waiters.store(waiting.wakers.len(), Ordering::SeqCst);
+        drop(waiting);
+        woken.into_values().for_each(Waker::wake);
     }
 
-    /// Resolves when a charge may succeed again.
-    pub async fn room(&self) {
-        self.at_most(self.max / 2).await;
+    fn waiting(&self) -> MutexGuard<'_, Waiters> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Resolves when a charge of so many bytes may succeed: not before half of the bound is free, so that many who wait for little are
+    /// woken once for much room, and not by everything that is given back.
+    pub async fn room(&self, bytes: usize) {
+        self.at_most((self.max / 2).min(self.max.saturating_sub(bytes))).await;
     }
 
     /// Resolves when a grant may succeed again.
@@ -183,15 +197,45 @@ impl Budget {
     }
 
     async fn at_most(&self, bytes: usize) {
-        loop {
-            let freed = self.freed.notified();
-            tokio::pin!(freed);
-            freed.as_mut().enable();
-            if self.used.load(Ordering::Relaxed) <= bytes {
-                return;
-            }
-            freed.await;
+        let mut waits = Waits { budget: self, bytes, name: None };
+        poll_fn(|context| waits.poll(context)).await;
+    }
+}
+
+/// One who waits until at most `bytes` are in use.
+struct Waits<'a> {
+    budget: &'a Budget,
+    bytes: usize,
+    /// Among those who wait, once it was entered.
+    name: Option<u64>,
+}
+
+impl Waits<'_> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let budget = self.budget;
+        let is_free = || budget.used.load(Ordering::SeqCst) <= self.bytes;
+        if is_free() {
+            return Poll::Ready(());
         }
+        let mut waiting = budget.waiting();
+        let name = *self.name.get_or_insert_with(|| {
+            waiting.next_name += 1;
+            waiting.next_name
+        });
+        waiting.wakers.insert((self.bytes, name), context.waker().clone());
+        budget.waiters.store(waiting.wakers.len(), Ordering::SeqCst);
+        drop(waiting);
+        // Again, for what was given back before it was entered.
+        if is_free() { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        let Some(name) = self.name else { return };
+        let mut waiting = self.budget.waiting();
+        waiting.wakers.remove(&(self.bytes, name));
+        self.budget.waiters.store(waiting.wakers.len(), Ordering::SeqCst);
     }
 }
 
@@ -291,11 +335,62 @@ mod tests {
             let budget = Budget::with_max(100);
             let held = budget.charge(80).expect("there is room");
             let waiting = budget.clone();
-            let waiter = tokio::spawn(async move { waiting.room().await });
+            let waiter = tokio::spawn(async move { waiting.room(30).await });
             tokio::task::yield_now().await;
             assert!(!waiter.is_finished());
             drop(held);
             waiter.await.expect("woken");
         });
+    }
+
+    #[test]
+    fn who_waits_for_more_than_half_wakes_when_it_fits_and_not_before() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(async {
+            for (wanted, still_too_much, fits) in [(70, 40, 30), (100, 1, 0), (1000, 1, 0)] {
+                let budget = Budget::with_max(100);
+                let mut held = budget.charge(80).expect("there is room");
+                let waiting = budget.clone();
+                let waiter = tokio::spawn(async move {
+                    waiting.room(wanted).await;
+                    waiting.charge(wanted).expect("there is room")
+                });
+                tokio::task::yield_now().await;
+                held.settle(still_too_much);
+                tokio::task::yield_now().await;
+                assert!(!waiter.is_finished(), "{wanted} beside {still_too_much}");
+                held.settle(fits);
+                drop(waiter.await.expect("woken"));
+                drop(held);
+                assert!(budget.waiting().wakers.is_empty());
+            }
+        });
+    }
+
+    #[test]
+    fn who_waits_for_much_is_not_woken_by_what_is_too_little() {
+        let budget = Budget::with_max(100);
+        let mut held = budget.charge(100).expect("there is room");
+        let counts = Arc::new(Wakes::default());
+        let waker = Waker::from(counts.clone());
+        let mut many: Vec<_> = (0..10).map(|_| Box::pin(budget.room(90))).collect();
+        let mut poll_all =
+            || many.iter_mut().filter_map(|one| one.as_mut().poll(&mut Context::from_waker(&waker)).is_ready().then_some(())).count();
+        assert_eq!(poll_all(), 0);
+        (11..100).rev().for_each(|left| held.settle(left));
+        assert_eq!(counts.0.load(Ordering::Relaxed), 0);
+        held.settle(10);
+        held.settle(9);
+        assert_eq!(counts.0.load(Ordering::Relaxed), 10, "once each");
+        assert_eq!(poll_all(), 10);
+    }
+
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+
+    impl std::task::Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }

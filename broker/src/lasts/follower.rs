@@ -31,6 +31,9 @@ const PIECES_AT_ONCE: usize = 8;
 /// Subjects that were looked at before others may look: the table is theirs too.
 const SWEEP_AT_ONCE: usize = 8_192;
 
+/// How long a partition is left alone whose records lie in a store that cannot be reached.
+pub const AWAY_MS: i64 = 1_000;
+
 /// What one look came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Look {
@@ -38,6 +41,8 @@ pub struct Look {
     pub more: bool,
     /// Something was read from disk.
     pub cold: bool,
+    /// There is something that cannot be read now, and is looked at again after `AWAY_MS`.
+    pub away: bool,
 }
 
 /// The one who finds. In a node a thread runs it.
@@ -57,6 +62,9 @@ pub struct Follower {
     count: usize,
     full: bool,
     sweep_due: Millis,
+    now: Millis,
+    /// When partitions are looked at again that could not be read.
+    away: HashMap<PartitionId, Millis>,
 }
 
 impl Follower {
@@ -81,11 +89,14 @@ impl Follower {
             count,
             full: false,
             sweep_due: now.plus(SWEEP_EVERY_MS),
+            now,
+            away: HashMap::new(),
         }
     }
 
     /// Reads pieces of partitions that have more, each in its turn.
     pub fn look(&mut self, now: Millis) -> Look {
+        self.now = now;
         self.take_offers();
         let mut look = Look::default();
         let followed = std::mem::take(&mut self.followed);
@@ -107,7 +118,7 @@ impl Follower {
             self.sweep_due = now.plus(SWEEP_EVERY_MS);
             self.sweep();
         }
-        self.view.lasts.answer(!look.more);
+        self.view.lasts.answer(!look.more && !look.away);
         look
     }
 
@@ -143,7 +154,7 @@ impl Follower {
             let (stream, partition) = (info.id, *partition);
             let next = found.get(&stream).and_then(|of| of.next.get(&partition).copied()).unwrap_or(Offset(0));
             let there = self.view.bounds(partition).is_some();
-            parked &= !there || self.view.park(partition, next, waiter);
+            parked &= !there || self.is_away(partition) || self.view.park(partition, next, waiter);
         }
         parked
     }
@@ -152,6 +163,7 @@ impl Follower {
     fn take_offers(&mut self) {
         let Some((version, offers)) = self.view.lasts.offers_since(self.version) else { return };
         self.version = version;
+        self.away.clear();
         let partitions = |offer: &Offer| offer.info.partitions.iter().map(|id| (offer.info.clone(), *id)).collect::<Vec<_>>();
         self.followed = offers.iter().flat_map(partitions).collect();
         let mut found = self.view.lasts.found_mut();
@@ -180,6 +192,10 @@ impl Follower {
             }
             return false;
         }
+        if self.is_away(partition) {
+            look.away = true;
+            return false;
+        }
         let records = match self.view.read(partition, next, LAST_VALUES_READ_BYTES) {
             ReadNow::Ready(records) => Ok(records),
             ReadNow::Refused(refusal) => Err(refusal),
@@ -193,15 +209,27 @@ impl Follower {
             Ok(records) => self.take(info, partition, next, &records),
             // Its beginning was removed meanwhile, or it is gone: the next look sees that.
             Err(Refusal::OffsetOutOfRange { .. } | Refusal::NotFound) => next,
+            // It is there: what is behind it may not pass for all that there is.
+            Err(Refusal::Unavailable | Refusal::Overloaded | Refusal::TimedOut | Refusal::Stopping) => {
+                self.away.insert(partition, self.now.plus(AWAY_MS));
+                look.away = true;
+                return false;
+            }
             Err(refusal) => {
                 let behind = self.view.behind_piece_of(partition, next).unwrap_or(bounds.durable_end);
                 tracing::warn!(?refusal, partition = partition.0, from = next.0, to = behind.0, "no last values are offered from here");
                 behind
             }
         };
+        self.away.remove(&partition);
         self.reached(info.id, partition, reached);
         look.more |= reached < bounds.durable_end;
         true
+    }
+
+    /// Whether it could not be read lately. A clock that was put back makes nobody wait for longer.
+    fn is_away(&self, partition: PartitionId) -> bool {
+        self.away.get(&partition).is_some_and(|due| *due > self.now && *due <= self.now.plus(AWAY_MS))
     }
 
     fn reached(&mut self, stream: StreamId, partition: PartitionId, next: Offset) {

@@ -1,9 +1,11 @@
 //! What the follower finds, and what subscribers see of it.
 
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use firth_archive::store::Store;
 use firth_gateway::answer::Answer;
 use firth_gateway::request::{Alter, Declare, Publish, Request, Wait};
 use firth_gateway::streams::{Policy, StreamInfo};
@@ -12,14 +14,15 @@ use firth_model::batch::Batch;
 use firth_model::batch_builder::{BatchBuilder, Draft};
 use firth_model::compression::Codec;
 use firth_model::filter::Filter;
-use firth_model::ids::Offset;
+use firth_model::ids::{Offset, SegmentId};
 use firth_model::names::StreamName;
 use firth_model::time::Millis;
 
-use super::follower::Follower;
+use super::follower::{AWAY_MS, Follower};
 use super::state::{Last, LastChange, LastEffect};
 use crate::bench::Rig;
 use crate::effect::Effect;
+use crate::index::{Index, Place, Span};
 
 const LATER: Millis = Millis(1 << 40);
 
@@ -214,4 +217,55 @@ fn of_several_partitions_and_streams_the_newest_in_the_journal_counts() {
     assert_eq!(places, [(&b"orders/a"[..], orders.partitions[0]), (b"orders/c", audit.partitions[0])]);
     let gone = |rig: &Rig| rig.view().lasts.found()[&orders.id].newest.values().filter(|last: &&Last| last.gone).count();
     assert_eq!(gone(&rig), 0, "no mark is left");
+}
+
+/// A store that nobody reaches.
+struct Away;
+
+impl Store for Away {
+    fn put(&self, _: &str, _: &[u8]) -> io::Result<()> {
+        Err(io::ErrorKind::ConnectionRefused.into())
+    }
+
+    fn get(&self, _: &str) -> io::Result<Option<Bytes>> {
+        Err(io::ErrorKind::ConnectionRefused.into())
+    }
+
+    fn get_range(&self, _: &str, _: u64, _: usize) -> io::Result<Bytes> {
+        Err(io::ErrorKind::ConnectionRefused.into())
+    }
+
+    fn size(&self, _: &str) -> io::Result<Option<u64>> {
+        Err(io::ErrorKind::ConnectionRefused.into())
+    }
+
+    fn list(&self, _: &str) -> io::Result<Vec<String>> {
+        Err(io::ErrorKind::ConnectionRefused.into())
+    }
+
+    fn delete(&self, _: &str) -> io::Result<()> {
+        Err(io::ErrorKind::ConnectionRefused.into())
+    }
+}
+
+#[test]
+fn what_cannot_be_reached_for_a_while_is_found_afterwards() {
+    let mut rig = Rig::over(Arc::new(Away), 1);
+    let orders = declare(&mut rig, "orders", 1, last_policy(&[]));
+    let partition = orders.partitions[0];
+    produce(&mut rig, &orders, 0, &[(Some("orders/a"), Some("0")), (Some("orders/b"), Some("1"))]);
+    let (place, base, end) = (Place::Segment(SegmentId(9)), Offset(0), Offset(2));
+    let moved = Index::of_spans(vec![Span { place, base, end, bytes: 100, max_timestamp: 0, appended: Millis(0) }]);
+    let view = rig.state().partitions[&partition].view.clone();
+    let here = std::mem::replace(&mut *view.index(), moved);
+    let mut follower = Follower::over(rig.view().clone(), Millis(0));
+    let look = follower.look(Millis(0));
+    assert!(look.away && !look.more && follower.park(&rig.view().lasts.waiter), "it waits");
+    assert!(!follower.has_changes(), "nothing is kept as read");
+    assert!(follower.look(Millis(1)).away);
+    *view.index() = here;
+    assert!(follower.look(Millis(AWAY_MS - 1)).away, "it does not ask again and again");
+    expect(&rig, "#", &[]);
+    assert!(!follower.look(Millis(AWAY_MS)).away);
+    expect(&rig, "#", &[("orders/a", 0), ("orders/b", 1)]);
 }

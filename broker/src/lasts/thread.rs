@@ -12,7 +12,7 @@ use bytes::Bytes;
 use firth_gateway::view::Waiter;
 use firth_model::time::Clock;
 
-use super::follower::Follower;
+use super::follower::{AWAY_MS, Follower};
 use super::table::Lasts;
 use crate::view::View;
 
@@ -23,6 +23,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// After a look that read from disk it rests as long as that took, but no longer: a stream that is read for the first time may be large,
 /// and nobody else is to notice.
 const REST_MAX: Duration = Duration::from_millis(200);
+
+/// When it looks again at what could not be read.
+const AWAY: Duration = Duration::from_millis(AWAY_MS.unsigned_abs());
 
 /// Where changes for the next checkpoint go.
 pub type Keep = Box<dyn FnMut(Vec<(Bytes, Option<Bytes>)>) + Send>;
@@ -69,7 +72,8 @@ fn run(mut follower: Follower, lasts: &Lasts, clock: &Clock, mut keep: Keep) {
             }
             continue;
         }
-        if lasts.is_asked() || !follower.park(&waiter) {
+        // Who asks for what cannot be read is not answered by asking for it again and again.
+        if lasts.is_asked() && !look.away || !follower.park(&waiter) {
             continue;
         }
         let until = match (follower.has_changes(), follower.is_busy()) {
@@ -77,6 +81,8 @@ fn run(mut follower: Follower, lasts: &Lasts, clock: &Clock, mut keep: Keep) {
             (false, true) => Some(began + PATIENCE),
             (false, false) => None,
         };
+        let again = look.away.then(|| Instant::now() + AWAY);
+        let until = until.into_iter().chain(again).min();
         wait(&waiter, until);
     }
 }

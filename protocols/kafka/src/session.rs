@@ -136,8 +136,8 @@ impl Session {
                 return if stopping { Err(LinkEnd::Stopping) } else { Ok(()) };
             }
             let reading = !stopping && !self.ended && self.has_room();
-            let waits_for_room = self.held.is_some() || (self.wants_charge() && reading);
-            let (held, unsent) = (self.held.is_some(), !self.unsent.is_empty());
+            let wanted = self.wanted_bytes(reading);
+            let unsent = !self.unsent.is_empty();
             let running = self.slots.iter().any(|slot| matches!(slot, Slot::Running { .. }));
             let budget = self.broker.budget().clone();
             let due = self.frame_charge.as_ref().map(|(_, due)| *due);
@@ -156,8 +156,8 @@ impl Session {
                     }
                 }
                 () = poll_running(&mut self.slots), if running => {}
-                () = budget.room(), if waits_for_room => self.retry_held(),
-                read = read_some(&mut self.reader, &mut self.received, self.read_bytes), if reading && !held && !waits_for_room => {
+                () = budget.room(wanted.unwrap_or(0)), if wanted.is_some() => self.retry_held(),
+                read = read_some(&mut self.reader, &mut self.received, self.read_bytes), if reading && wanted.is_none() => {
                     self.read(read.map_err(LinkEnd::Broken)?)?;
                 }
                 () = until(self.stalled_at), if self.stalled_at.is_some() => self.let_go_of_groups(),
@@ -178,15 +178,18 @@ impl Session {
         self.slots.len() < REQUESTS_IN_FLIGHT_MAX && self.unsent_bytes < UNSENT_BYTES_MAX
     }
 
-    /// Whether a large frame is coming in that no budget was taken for.
-    fn wants_charge(&mut self) -> bool {
+    /// Bytes for which there is no room in the node's budget: of a publish, or of a large frame that is coming in.
+    fn wanted_bytes(&mut self, reading: bool) -> Option<usize> {
+        if let Some((_, request, _)) = &self.held {
+            return Some(request.weight());
+        }
         match self.frame_bytes() {
             Some(Ok(bytes)) if bytes > LARGE_FRAME_BYTES && self.frame_charge.is_none() => {
                 let charge = self.broker.budget().charge(bytes);
                 self.frame_charge = charge.map(|charge| (charge, Instant::now() + LARGE_FRAME_TIME));
-                self.frame_charge.is_none()
+                (self.frame_charge.is_none() && reading).then_some(bytes)
             }
-            _ => false,
+            _ => None,
         }
     }
 

@@ -185,6 +185,25 @@ async fn a_refused_publish_without_acknowledgement_closes_the_connection() {
 }
 
 #[tokio::test]
+async fn a_large_request_that_waits_for_room_leaves_others_served() {
+    let mut node = Node::answering(KafkaSettings::default());
+    node.bound(1 << 20);
+    make_topic(&node.log, "t");
+    let mut held = node.budget().charge(700 << 10).expect("there is room");
+    let value = vec![7; 700 << 10];
+    let large = BatchBuilder::with_codec(Codec::None).record(Draft { timestamp: NOW.0, value: Some(&value), ..Draft::default() }).build();
+    let (mut peer, mut other) = (node.connect(), node.connect());
+    let sent = peer.send(9, produce("t", 1, large)).await;
+    // Less than half is in use, and yet too much.
+    for left in [700 << 10, 450 << 10] {
+        held.settle(left);
+        assert_eq!(ask!(other, Metadata 9, MetadataRequest::default()).topics.len(), 1);
+    }
+    drop(held);
+    assert_eq!(peer.receive(ApiKey::Produce, 9).await.0, sent);
+}
+
+#[tokio::test]
 async fn frames_that_are_none_close_the_connection() {
     let node = Node::answering(KafkaSettings::default());
     let too_large = 101u32 << 20;

@@ -96,14 +96,14 @@ impl Run {
                 self.settle();
                 return false;
             }
-            let (waiter, budget) = (self.legs.waiter(), self.broker.budget().clone());
+            let (waiter, has_room) = (self.legs.waiter(), self.connection.room());
             let (is_parked, is_reading, held) = (self.legs.is_parked(), self.legs.is_reading(), self.held.is_some());
             tokio::select! {
                 () = group.bell.notified() => {}
                 events = self.connection.events() => if self.heard(events) { return true },
                 () = waiter.woken(), if is_parked => self.legs.woken(&**self.broker.view()),
                 () = self.legs.read_cold(), if is_reading => {}
-                () = budget.room(), if held => {}
+                () = has_room, if held => {}
             }
         }
     }

@@ -4,7 +4,6 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 
 use firth_gateway::link::{LinkEnd, StopSignal};
-use firth_gateway::outbox::Budget;
 use firth_model::limits::MQTT_UNDONE_MAX;
 use tokio::time::{Duration, Instant, Sleep, sleep, timeout};
 
@@ -104,7 +103,7 @@ impl Session {
     async fn wait<S: Future<Output = ()>, C: Future<Output = Called>>(&mut self, outside: &mut Outside<'_, S, C>) -> bool {
         let reading = self.may_read();
         let held = !self.held.is_empty() || self.inbound.held.is_some();
-        let budget = held.then(|| self.broker.budget().clone());
+        let has_room = held.then(|| self.connection.room());
         let due = self.client.patience.map(|patience| self.heard_at + patience);
         if let Some(due) = due
             && due < outside.timer.deadline()
@@ -149,7 +148,7 @@ impl Session {
                     durable.legs.woken(&**self.broker.view());
                 }
             }
-            () = room(budget), if held => {
+            () = room(has_room), if held => {
                 self.retry_held();
                 self.retry_publish();
             }
@@ -185,9 +184,9 @@ async fn woken(waiter: Option<Arc<firth_gateway::view::Waiter>>) {
     }
 }
 
-async fn room(budget: Option<Arc<Budget>>) {
-    match budget {
-        Some(budget) => budget.room().await,
+async fn room(has_room: Option<impl Future<Output = ()>>) {
+    match has_room {
+        Some(has_room) => has_room.await,
         None => std::future::pending().await,
     }
 }
