@@ -170,8 +170,7 @@ impl Rig {
         }
     }
 
-    #[cfg(test)]
-    pub(crate) fn limit_room(&self, bytes: u64) {
+    pub fn limit_room(&self, bytes: u64) {
         self.room_bytes.store(bytes, Ordering::Relaxed);
     }
 

@@ -77,7 +77,7 @@ impl Session {
     fn look_for_silence(&mut self, reading: bool) {
         let Some(patience) = self.client.patience.filter(|patience| self.heard_at.elapsed() >= *patience) else { return };
         // While the node does not read, the client cannot be heard.
-        if reading {
+        if reading && !self.wire.waits_for_room() {
             tracing::debug!(client = self.client.id.as_str(), ?patience, "a client is silent for too long");
             self.end(Ending::Refused(ReasonCode::KeepAliveTimeout));
         } else {
