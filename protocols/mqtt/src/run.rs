@@ -34,6 +34,7 @@ impl Session {
                 outside.called.set(chair.called());
             }
         };
+        self.wire.let_go();
         // Boxed, for its size: most of its life a connection is not at its end.
         Box::pin(self.leave(ending)).await;
         match ending {

@@ -212,6 +212,11 @@ impl Wire {
         self.arriving.waits_for_room()
     }
 
+    /// Nothing more is received for now: gives back what a large packet took of the budget, which its receiver may need itself.
+    pub fn let_go(&mut self) {
+        self.arriving.let_go();
+    }
+
     /// After everything that was received was taken: an idle connection holds no buffer.
     pub fn rest(&mut self) {
         if self.received.is_empty() {
@@ -275,5 +280,7 @@ mod tests {
         assert!(matches!(wire.turn(true).await, Ok(Turn::Read(1..))));
         let late = wire.turn(true).await.expect_err("it does not come");
         assert_eq!(late.kind(), io::ErrorKind::TimedOut);
+        wire.let_go();
+        assert!(budget.charge(1 << 20).is_some());
     }
 }
