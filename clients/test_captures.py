@@ -58,6 +58,16 @@ def test_a_topic_stores_what_is_produced_under_its_filters(node, admin, fresh, c
     assert ("firth-subject", f"{base}/eu".encode()) in captured[0][2]
 
 
+def test_who_captures_does_not_refuse_the_producer_of_another(node, admin, fresh):
+    base = fresh("narrow").replace("-", "")
+    make(admin, base)
+    make(admin, f"{base}-wide", firth_captures=base, max_message_bytes="1000")
+    values = [(b"a", b"small", None), (b"b", b"small", None), (b"c", b"large" * 1000, None)]
+    produce(node, base, values, retries=0)
+    for topic in (base, f"{base}-wide"):
+        assert [value for _, value, _ in read(node, topic, 3)] == [value for _, value, _ in values]
+
+
 def test_a_record_names_its_subject_if_its_topic_captures_that(node, admin, fresh):
     base = fresh("named").replace("-", "")
     make(admin, base)

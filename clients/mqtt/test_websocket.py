@@ -131,6 +131,14 @@ def test_protocol_errors_close(link, level):
     one.expect_close(0x82)
 
 
+def test_before_connect_nothing_large_is_taken(link):
+    """What a client sends is not kept until its message is whole."""
+    for payload, claimed in ((b"", 100 << 20), (bytes(500_000), 1_000_000)):
+        one = link(4)
+        one.socket.tcp.sendall(bytes([0x82, 0xFF]) + claimed.to_bytes(8, "big") + bytes(4) + payload)
+        one.gone()
+
+
 def test_plain_http_is_refused(ws_broker):
     import http.client
 

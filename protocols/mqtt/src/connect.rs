@@ -73,6 +73,7 @@ pub async fn connect(node: Arc<Node>, broker: Broker, mut wire: Wire) -> Result<
 async fn read_connect(wire: &mut Wire) -> Result<Option<Connect>, DecodeError> {
     loop {
         if let Some(connect) = decode_connect(&mut wire.received, MQTT_CONNECT_BYTES_MAX)? {
+            wire.let_go();
             return Ok(Some(connect));
         }
         match wire.turn(true).await {

@@ -6,6 +6,7 @@
 //! [`replay`]ed from what is retained.
 
 pub mod aliases;
+mod arriving;
 pub mod calls;
 pub mod chores;
 pub mod codec;

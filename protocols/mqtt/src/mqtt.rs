@@ -1,7 +1,7 @@
 //! MQTT as the door knows it.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use firth_gateway::door::Broker;
 use firth_gateway::future::BoxFuture;
@@ -50,17 +50,23 @@ impl Protocol for Mqtt {
         let (node, carrier) = (self.node.clone(), self.carrier);
         Box::pin(async move {
             let (mut stop, peer) = (link.stop, link.peer);
+            let is_known = Arc::new(AtomicBool::new(false));
             let stream = match carrier {
                 Carrier::Plain => link.stream,
                 // Boxed, for its size: most connections never see it.
-                Carrier::WebSocket => Box::pin(websocket::accept(link.stream)).await?,
+                Carrier::WebSocket => {
+                    let bytes_max = node.settings.announced_packet_bytes();
+                    Box::pin(websocket::accept(link.stream, bytes_max, is_known.clone())).await?
+                }
             };
+            let wire = Wire::over(stream, peer, broker.budget().clone());
             // Boxed apart: a connection that is served holds nothing of how it began.
-            let connecting = Box::pin(connect(node, broker, Wire::over(stream, peer)));
+            let connecting = Box::pin(connect(node, broker, wire));
             let session = tokio::select! {
                 session = connecting => session?,
                 () = stop.stopped() => return Err(LinkEnd::Stopping),
             };
+            is_known.store(true, Ordering::Relaxed);
             match session {
                 Some(session) => Box::pin(session.run(stop)).await,
                 None => Ok(()),

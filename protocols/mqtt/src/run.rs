@@ -34,6 +34,7 @@ impl Session {
                 outside.called.set(chair.called());
             }
         };
+        self.wire.let_go();
         // Boxed, for its size: most of its life a connection is not at its end.
         Box::pin(self.leave(ending)).await;
         match ending {
@@ -80,7 +81,7 @@ impl Session {
         let Some(patience) = self.client.patience.filter(|patience| self.heard_at.elapsed() >= *patience) else { return };
         // While the node has reasons of its own not to read, the client cannot be heard. One that takes nothing of what it is sent is not
         // read either, but that is its own doing.
-        if reading || !self.wire.has_room() {
+        if reading && !self.wire.waits_for_room() || !self.wire.has_room() {
             tracing::debug!(client = self.client.id.as_str(), ?patience, "a client is silent for too long");
             self.end(Ending::Refused(ReasonCode::KeepAliveTimeout));
         } else {

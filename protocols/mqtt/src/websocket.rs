@@ -2,6 +2,8 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -10,12 +12,14 @@ use futures_util::{Sink, Stream};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::accept_hdr_async_with_config;
+use tokio_tungstenite::tungstenite::Error;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use tokio_tungstenite::tungstenite::http::{HeaderValue, StatusCode, header};
-use tokio_tungstenite::tungstenite::protocol::{Message, WebSocketConfig};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, WebSocketConfig};
 
 use firth_gateway::link::{ByteStream, LinkEnd};
-use firth_model::limits::{MQTT_CONNECT_MS, REQUEST_BYTES_MAX};
+use firth_model::limits::{MQTT_CONNECT_BYTES_MAX, MQTT_CONNECT_MS};
 
 /// Bytes of a request's head: cookies of a large site fit.
 const HEAD_BYTES_MAX: usize = 16 << 10;
@@ -24,21 +28,30 @@ const NO_WEBSOCKET: &[u8] =
 const PATH: &str = "/mqtt";
 /// [MQTT-6.0.0-3], and what clients of 3.1 ask for.
 const SUB_PROTOCOLS: [&str; 2] = ["mqtt", "mqttv3.1"];
+/// Of other packets in a message beside the largest, and of the heads of frames.
+const BESIDE_BYTES: usize = 64 << 10;
+/// What a client may send before its CONNECT is understood: that, and the heads of its frames.
+const UNKNOWN_BYTES_MAX: usize = MQTT_CONNECT_BYTES_MAX as usize + BESIDE_BYTES;
 /// Of one message that is sent: a packet may go over several ([MQTT-6.0.0-2]).
 const MESSAGE_BYTES_MAX: usize = 256 << 10;
 /// Written ahead of the socket by the library; a message must fit.
 const WRITE_BYTES_MAX: usize = 1 << 20;
 
 /// Speaks WebSocket on a stream; gives what its binary messages carry as one stream of bytes ([MQTT-6.0.0-1], [MQTT-6.0.0-2]).
-pub async fn accept(stream: Box<dyn ByteStream>) -> Result<Box<dyn ByteStream>, LinkEnd> {
+///
+/// The library keeps a message until it is whole, and its bounds cannot be changed later. So a message may hold the largest packet, and
+/// until `is_known`, which says that a CONNECT came, no more is read than a CONNECT needs.
+pub async fn accept(stream: Box<dyn ByteStream>, packet_bytes_max: u32, is_known: Arc<AtomicBool>) -> Result<Box<dyn ByteStream>, LinkEnd> {
     let mut config = WebSocketConfig::default();
     config.read_buffer_size = 4 << 10;
     config.write_buffer_size = 0;
     config.max_write_buffer_size = WRITE_BYTES_MAX;
-    config.max_message_size = Some(REQUEST_BYTES_MAX);
-    config.max_frame_size = Some(REQUEST_BYTES_MAX);
+    let packet_bytes_max = usize::try_from(packet_bytes_max.max(MQTT_CONNECT_BYTES_MAX)).unwrap_or(usize::MAX);
+    let bytes_max = packet_bytes_max.saturating_add(BESIDE_BYTES);
+    config.max_message_size = Some(bytes_max);
+    config.max_frame_size = Some(bytes_max);
     let accepting = async {
-        let stream = read_head(stream).await?;
+        let stream = read_head(stream, is_known).await?;
         accept_hdr_async_with_config(stream, check, Some(config)).await.map_err(io::Error::other)
     };
     match tokio::time::timeout(Duration::from_millis(MQTT_CONNECT_MS), accepting).await {
@@ -49,7 +62,7 @@ pub async fn accept(stream: Box<dyn ByteStream>) -> Result<Box<dyn ByteStream>, 
 }
 
 /// Reads the head of the request, and answers one that does not ask for WebSocket.
-async fn read_head(mut stream: Box<dyn ByteStream>) -> io::Result<Rewound> {
+async fn read_head(mut stream: Box<dyn ByteStream>, is_known: Arc<AtomicBool>) -> io::Result<Rewound> {
     let mut head = Vec::new();
     while !head.windows(4).any(|end| end == b"\r\n\r\n") {
         if head.len() >= HEAD_BYTES_MAX {
@@ -67,19 +80,31 @@ async fn read_head(mut stream: Box<dyn ByteStream>) -> io::Result<Rewound> {
         stream.shutdown().await?;
         return Err(invalid("plain HTTP"));
     }
-    Ok(Rewound { head: head.into(), stream })
+    Ok(Rewound { head: head.into(), stream, is_known, unknown_bytes: 0 })
 }
 
 /// A stream of which the beginning was read already.
 struct Rewound {
     head: Bytes,
     stream: Box<dyn ByteStream>,
+    is_known: Arc<AtomicBool>,
+    /// Read while the client was not known.
+    unknown_bytes: usize,
 }
 
 impl AsyncRead for Rewound {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.head.is_empty() {
+        if self.head.is_empty() && self.is_known.load(Ordering::Relaxed) {
             return Pin::new(&mut self.stream).poll_read(context, into);
+        }
+        if self.head.is_empty() {
+            if self.unknown_bytes > UNKNOWN_BYTES_MAX {
+                return Poll::Ready(Err(io::ErrorKind::FileTooLarge.into()));
+            }
+            let before = into.filled().len();
+            let read = Pin::new(&mut self.stream).poll_read(context, into);
+            self.unknown_bytes += into.filled().len() - before;
+            return read;
         }
         let count = self.head.len().min(into.remaining());
         into.put_slice(&self.head.split_to(count));
@@ -127,6 +152,26 @@ struct Carried {
     rest: Bytes,
 }
 
+impl Carried {
+    /// As far as the socket takes it at once: the connection ends in any case.
+    fn say_too_large(&mut self, context: &mut Context<'_>) {
+        let close = CloseFrame { code: CloseCode::Size, reason: "a message is too large".into() };
+        if let Poll::Ready(Ok(())) = Pin::new(&mut self.socket).poll_ready(context)
+            && Pin::new(&mut self.socket).start_send(Message::Close(Some(close))).is_ok()
+        {
+            let _ = Pin::new(&mut self.socket).poll_flush(context);
+        }
+    }
+}
+
+fn is_too_large(error: &Error) -> bool {
+    match error {
+        Error::Capacity(_) => true,
+        Error::Io(error) => error.kind() == io::ErrorKind::FileTooLarge,
+        _ => false,
+    }
+}
+
 impl AsyncRead for Carried {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         while self.rest.is_empty() {
@@ -135,7 +180,12 @@ impl AsyncRead for Carried {
                 Some(Ok(Message::Text(_))) => return Poll::Ready(Err(invalid("a text message"))),
                 Some(Ok(Message::Close(_))) | None => return Poll::Ready(Ok(())),
                 Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
-                Some(Err(error)) => return Poll::Ready(Err(io::Error::other(error))),
+                Some(Err(error)) => {
+                    if is_too_large(&error) {
+                        self.say_too_large(context);
+                    }
+                    return Poll::Ready(Err(io::Error::other(error)));
+                }
             }
         }
         let count = self.rest.len().min(into.remaining());
@@ -182,4 +232,63 @@ impl AsyncWrite for Carried {
 
 fn invalid(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::DuplexStream;
+
+    use super::*;
+
+    const OPENING: &[u8] = b"GET /mqtt HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n";
+
+    /// A client, and what its node reads.
+    async fn opened(is_known: bool) -> (DuplexStream, Box<dyn ByteStream>) {
+        let (mut near, far) = tokio::io::duplex(4 << 20);
+        near.write_all(OPENING).await.expect("taken");
+        let known = Arc::new(AtomicBool::new(is_known));
+        let carried = accept(Box::new(far), 2_000_000, known).await.unwrap_or_else(|end| panic!("{end:?}"));
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n") {
+            answer.push(near.read_u8().await.expect("an answer"));
+        }
+        (near, carried)
+    }
+
+    /// A binary frame of which so much is sent.
+    async fn send(near: &mut DuplexStream, claimed: u64, sent: usize) {
+        let mut frame = vec![0x82, 0xff];
+        frame.extend(claimed.to_be_bytes());
+        frame.extend(vec![0; 4 + sent]);
+        near.write_all(&frame).await.expect("taken");
+    }
+
+    async fn expect_too_large(mut near: DuplexStream, mut carried: Box<dyn ByteStream>) {
+        let read = tokio::time::timeout(Duration::from_secs(20), carried.read_u8()).await;
+        read.expect("an end in time").expect_err("too much");
+        let mut close = [0; 4];
+        near.read_exact(&mut close).await.expect("a frame");
+        assert_eq!((close[0], u16::from_be_bytes([close[2], close[3]])), (0x88, 1009));
+    }
+
+    #[tokio::test]
+    async fn a_message_is_no_larger_than_a_packet() {
+        let (mut near, carried) = opened(true).await;
+        send(&mut near, 2_100_000, 0).await;
+        expect_too_large(near, carried).await;
+        let (mut near, mut carried) = opened(true).await;
+        send(&mut near, 2_000_000, 2_000_000).await;
+        carried.read_exact(&mut vec![0; 2_000_000]).await.expect("a whole packet");
+    }
+
+    #[tokio::test]
+    async fn before_a_connect_no_more_is_read_than_that_needs() {
+        let (mut near, carried) = opened(false).await;
+        send(&mut near, 1_000_000, 500_000).await;
+        expect_too_large(near, carried).await;
+        let (mut near, mut carried) = opened(false).await;
+        send(&mut near, 320 << 10, 320 << 10).await;
+        carried.read_exact(&mut vec![0; 320 << 10]).await.expect("a whole CONNECT");
+    }
 }

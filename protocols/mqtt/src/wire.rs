@@ -5,14 +5,18 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::AsyncReadExt;
 
 use firth_gateway::link::ByteStream;
+use firth_gateway::outbox::Budget;
 use firth_model::limits::MQTT_UNSENT_BYTES_MAX;
 
+use crate::arriving::Arriving;
+use crate::codec::cursor::{Variable, read_variable};
 use crate::codec::encode::{Receiver, encode, encode_publish_head};
 use crate::codec::fault::EncodeError;
 use crate::codec::packet::Packet;
@@ -31,6 +35,7 @@ pub struct Wire {
     pub peer: SocketAddr,
     stream: Box<dyn ByteStream>,
     pub received: BytesMut,
+    arriving: Arriving,
     read_bytes: usize,
     unsent: VecDeque<Bytes>,
     /// What was encoded last, behind `unsent`.
@@ -51,10 +56,20 @@ pub enum Turn {
 }
 
 impl Wire {
-    pub fn over(stream: Box<dyn ByteStream>, peer: SocketAddr) -> Wire {
-        let (unsent, tail) = (VecDeque::new(), BytesMut::new());
-        let received = BytesMut::new();
-        Wire { peer, stream, received, read_bytes: READ_BYTES_MIN, unsent, tail, unsent_bytes: 0, unflushed: false, deaf: false }
+    /// Charges large packets to the budget while they come in.
+    pub fn over(stream: Box<dyn ByteStream>, peer: SocketAddr, budget: Arc<Budget>) -> Wire {
+        Wire {
+            peer,
+            stream,
+            received: BytesMut::new(),
+            arriving: Arriving::within(budget),
+            read_bytes: READ_BYTES_MIN,
+            unsent: VecDeque::new(),
+            tail: BytesMut::new(),
+            unsent_bytes: 0,
+            unflushed: false,
+            deaf: false,
+        }
     }
 
     pub fn send(&mut self, packet: &Packet, receiver: &Receiver) -> Result<(), EncodeError> {
@@ -96,6 +111,9 @@ impl Wire {
             if self.deaf {
                 self.drop_unsent();
             }
+            if !reading {
+                self.arriving.let_go();
+            }
             if self.unsent_bytes > 0 {
                 match self.poll_write(context) {
                     Poll::Ready(Ok(())) => return Poll::Ready(Ok(Turn::Wrote)),
@@ -136,7 +154,7 @@ impl Wire {
             *slice = IoSlice::new(chunk);
             count += 1;
         }
-        let written = std::task::ready!(Pin::new(&mut *self.stream).poll_write_vectored(context, &slices[..count]))?;
+        let written = ready!(Pin::new(&mut *self.stream).poll_write_vectored(context, &slices[..count]))?;
         if written == 0 {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
@@ -164,6 +182,7 @@ impl Wire {
 
     /// Reads what is there. While nothing is there, holds no buffer that was not filled.
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        ready!(self.arriving.poll_room(self.packet_bytes(), context))?;
         let was_empty = self.received.is_empty();
         self.received.reserve(self.read_bytes);
         let polled = {
@@ -180,6 +199,24 @@ impl Wire {
         polled
     }
 
+    /// Bytes of the packet that begins what was received; 0 until its length is there.
+    fn packet_bytes(&self) -> usize {
+        match self.received.get(1..).map(read_variable) {
+            Some(Variable::Whole { value, length, .. }) => 1 + length + usize::try_from(value).unwrap_or(usize::MAX / 2),
+            _ => 0,
+        }
+    }
+
+    /// Whether the client is kept from sending the rest of a large packet.
+    pub fn waits_for_room(&self) -> bool {
+        self.arriving.waits_for_room()
+    }
+
+    /// Nothing more is received for now: gives back what a large packet took of the budget, which its receiver may need itself.
+    pub fn let_go(&mut self) {
+        self.arriving.let_go();
+    }
+
     /// After everything that was received was taken: an idle connection holds no buffer.
     pub fn rest(&mut self) {
         if self.received.is_empty() {
@@ -193,5 +230,57 @@ impl Wire {
             self.turn(false).await?;
         }
         poll_fn(|context| Pin::new(&mut *self.stream).poll_shutdown(context)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    async fn is_still(wire: &mut Wire) -> bool {
+        tokio::time::timeout(std::time::Duration::ZERO, wire.turn(true)).await.is_err()
+    }
+
+    /// A PUBLISH of so many bytes, its head and the beginning of what follows.
+    fn begun(bytes: usize) -> Vec<u8> {
+        let mut packet = vec![0x30];
+        let mut rest = bytes;
+        while rest > 127 {
+            packet.push((rest & 127) as u8 | 128);
+            rest >>= 7;
+        }
+        packet.push(rest as u8);
+        packet.extend([7; 100]);
+        packet
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_large_packet_is_charged_while_it_comes_in() {
+        let budget = Budget::with_max(1 << 20);
+        let (mut near, far) = tokio::io::duplex(1 << 20);
+        let mut wire = Wire::over(Box::new(far), "127.0.0.1:5".parse().expect("an address"), budget.clone());
+        near.write_all(&begun(700 << 10)).await.expect("taken");
+        let held = budget.charge(500 << 10).expect("there is room");
+        assert!(matches!(wire.turn(true).await, Ok(Turn::Read(1..))));
+        near.write_all(&[7; 1000]).await.expect("taken");
+        assert!(is_still(&mut wire).await && wire.waits_for_room(), "less than half is in use, and yet too much");
+        drop(held);
+        assert!(matches!(wire.turn(true).await, Ok(Turn::Read(1000))));
+        assert!(is_still(&mut wire).await && !wire.waits_for_room());
+        assert!(budget.charge(400 << 10).is_none(), "it is charged");
+        assert!(tokio::time::timeout(std::time::Duration::ZERO, wire.turn(false)).await.is_err());
+        assert!(budget.charge(1 << 20).is_some(), "who does not read holds nothing");
+        assert!(is_still(&mut wire).await);
+        wire.received.clear();
+        assert!(is_still(&mut wire).await);
+        assert!(budget.charge(1 << 20).is_some(), "it was taken");
+        near.write_all(&begun(700 << 10)).await.expect("taken");
+        assert!(matches!(wire.turn(true).await, Ok(Turn::Read(1..))));
+        let late = wire.turn(true).await.expect_err("it does not come");
+        assert_eq!(late.kind(), io::ErrorKind::TimedOut);
+        wire.let_go();
+        assert!(budget.charge(1 << 20).is_some());
     }
 }
