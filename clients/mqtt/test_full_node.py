@@ -1,12 +1,14 @@
 """A node whose memory for requests is taken: what clients sent waits, is answered later, and comes in its order."""
 
+import os
+import signal
 import struct
 
 import pytest
 from wire import API_VERSIONS, Wire
 
 from mqtt import packets
-from mqtt.link import Client
+from mqtt.link import Client, let_pass
 from mqtt.packets import Will, ack, publish
 
 MEMORY = 128 << 20
@@ -85,3 +87,17 @@ def test_a_client_that_reads_slowly_is_not_silent(node, level):
         writer.send(publish("a", LARGE * 16))
     slow.send(publish("said", b"x", 1, 7, level=level))
     slow.expect("PUBACK", 7, seconds=60)
+
+
+def test_a_node_that_stood_still_blames_nobody(node):
+    """What a client sent meanwhile is looked at before it is called silent."""
+    clients = [Client(node.mqtt_address, keep_alive=2) for _ in range(10)]
+    os.kill(node.pid, signal.SIGSTOP)
+    try:
+        for one in clients:
+            one.send(packets.PINGREQ)
+        let_pass(4)
+    finally:
+        os.kill(node.pid, signal.SIGCONT)
+    for one in clients:
+        one.expect("PINGRESP")

@@ -167,6 +167,15 @@ impl Connection {
         async move { budget.room(bytes).await }
     }
 
+    /// As `room`, for who hears nothing any more: answers that come meanwhile are taken, and with them what held room until they came.
+    pub async fn room_at_end(&mut self) {
+        let room = self.room();
+        tokio::select! {
+            () = room => {}
+            _ = self.events() => {}
+        }
+    }
+
     /// Everything that is ready, in order; waits until something is. Safe to drop while waiting.
     pub async fn events(&mut self) -> Vec<Event> {
         loop {

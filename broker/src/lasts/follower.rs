@@ -65,6 +65,8 @@ pub struct Follower {
     now: Millis,
     /// When partitions are looked at again that could not be read.
     away: HashMap<PartitionId, Millis>,
+    /// A read failed in this look. It took its time: others are not tried as well.
+    has_failed: bool,
 }
 
 impl Follower {
@@ -91,12 +93,13 @@ impl Follower {
             sweep_due: now.plus(SWEEP_EVERY_MS),
             now,
             away: HashMap::new(),
+            has_failed: false,
         }
     }
 
     /// Reads pieces of partitions that have more, each in its turn.
     pub fn look(&mut self, now: Millis) -> Look {
-        self.now = now;
+        (self.now, self.has_failed) = (now, false);
         self.take_offers();
         let mut look = Look::default();
         let followed = std::mem::take(&mut self.followed);
@@ -110,6 +113,8 @@ impl Follower {
             }
             self.turn = (self.turn + 1) % followed.len();
         }
+        // The next look begins with another one.
+        self.turn += usize::from(self.has_failed);
         self.followed = followed;
         if !look.more {
             self.forget_gone();
@@ -199,6 +204,11 @@ impl Follower {
         let records = match self.view.read(partition, next, LAST_VALUES_READ_BYTES) {
             ReadNow::Ready(records) => Ok(records),
             ReadNow::Refused(refusal) => Err(refusal),
+            ReadNow::Behind if self.has_failed => {
+                self.away.insert(partition, self.now.plus(AWAY_MS));
+                look.away = true;
+                return false;
+            }
             ReadNow::Behind => {
                 look.cold = true;
                 self.view.read_here(partition, next, LAST_VALUES_READ_BYTES)
@@ -212,7 +222,7 @@ impl Follower {
             // It is there: what is behind it may not pass for all that there is.
             Err(Refusal::Unavailable | Refusal::Overloaded | Refusal::TimedOut | Refusal::Stopping) => {
                 self.away.insert(partition, self.now.plus(AWAY_MS));
-                look.away = true;
+                (look.away, self.has_failed) = (true, true);
                 return false;
             }
             Err(refusal) => {

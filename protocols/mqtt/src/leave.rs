@@ -139,7 +139,7 @@ pub fn delay(node: &Arc<Node>, broker: &Broker, id: &Text, will: Will, delay: Du
 async fn publish_all(connection: &mut Connection, tag: Tag, batch: Vec<Publication>) {
     let mut batch = batch;
     while let Err(Full(back)) = connection.publish(tag, batch) {
-        connection.room().await;
+        connection.room_at_end().await;
         batch = back;
     }
 }
@@ -148,7 +148,7 @@ async fn publish_all(connection: &mut Connection, tag: Tag, batch: Vec<Publicati
 async fn insist(connection: &mut Connection, tag: Tag, request: Request) {
     let mut request = request;
     while let Err(Full(back)) = connection.submit(tag, request) {
-        connection.room().await;
+        connection.room_at_end().await;
         request = back;
     }
 }

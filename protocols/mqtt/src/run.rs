@@ -89,6 +89,21 @@ impl Session {
         }
     }
 
+    /// Whether something came that nobody looked at yet: the node itself may have stood still for a while.
+    async fn hear_what_came(&mut self, reading: bool) -> bool {
+        while let Ok(Ok(turn)) = timeout(Duration::ZERO, self.wire.turn(reading)).await {
+            match turn {
+                Turn::Wrote => {}
+                Turn::Read(0) => return false,
+                Turn::Read(_) => {
+                    self.heard_at = Instant::now();
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
     /// Takes in what has come already: a client that comes back at once did send it before.
     async fn hear_last(&mut self) {
         for _ in 0..LAST_READS {
@@ -156,7 +171,9 @@ impl Session {
             () = handed(inbox), if is_member => {}
             () = outside.timer.as_mut() => {
                 outside.timer.as_mut().reset(Instant::now() + NEVER);
-                self.look_for_silence(reading);
+                if !self.hear_what_came(reading).await {
+                    self.look_for_silence(reading);
+                }
             }
         }
         false

@@ -53,6 +53,8 @@ impl Session {
                 Err(refusal) => self.step_refused(at, number, &refusal),
             }
         }
+        // What they said took room too.
+        self.memberships.iter().for_each(|memberships| memberships.call_groups());
     }
 
     /// Sends what a group handed over. False: there is nothing, or no room.

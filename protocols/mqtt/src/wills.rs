@@ -110,7 +110,7 @@ pub fn will_receipt(id: &Text) -> Option<Receipt> {
 pub async fn publish(connection: &mut Connection, message: Message, receipt: Option<Receipt>) {
     let mut publications = vec![Publication { message, receipt }];
     while let Err(Full(back)) = connection.publish(Tag(u64::MAX), publications) {
-        connection.room().await;
+        connection.room_at_end().await;
         publications = back;
     }
 }
