@@ -318,28 +318,12 @@ pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
 mod tests {
     use super::*;
 
+    use crate::test_rig::sample_header;
+
     #[test]
     fn a_small_group_keeps_no_block_in_memory_and_fills_one_on_disk() {
-        let header = GroupHeader {
-            kind: GroupKind::Marker,
-            cluster: [1; 16],
-            incarnation: [2; 16],
-            rows: 0,
-            number: 1,
-            epoch: 1,
-            writer: [3; 16],
-            first_lsn: Lsn(5),
-            entries: 0,
-            contents_bytes: 0,
-            body_bytes: 0,
-            previous: [0; 16],
-            durable: Position(0),
-            append_ms: Millis(7),
-            body_checksum: [0; 16],
-            after: [0; 16],
-        };
         for body in [0, 1, 4_096 - HEADER_BYTES, 4_097 - HEADER_BYTES, 10_000] {
-            let built = build_plain(header, Position(4_096), &vec![9; body]);
+            let built = build_plain(sample_header(), Position(4_096), &vec![9; body]);
             assert_eq!(built.bytes.len(), HEADER_BYTES + body);
             let written = built.slices().concat();
             assert_eq!(written.len(), GroupHeader::decode(&written).expect("a header").group_bytes());

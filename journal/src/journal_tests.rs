@@ -12,7 +12,7 @@ use super::*;
 use crate::disk::{Disk, FileName};
 use crate::entry::{Entry, Row, batch_at, open_entry};
 use crate::simdisk::{Dice, SimDisk};
-use crate::test_rig::options;
+use crate::test_rig::{options, sample_header};
 use crate::verify::verify;
 
 /// A batch entry whose payload tells its number.
@@ -303,32 +303,15 @@ fn arbitrary_bytes_are_no_group_and_no_entry() {
         let mut bytes = vec![0; dice.below(600) as usize];
         bytes.iter_mut().for_each(|byte| *byte = dice.roll() as u8);
         fuzz_decode(&bytes);
-        let good = crate::group::build_plain(crate::group::GroupHeader::decode(&[]).unwrap_or(sample_header()), Position(4096), &bytes);
+        let good = crate::group::build_plain(
+            crate::group::GroupHeader::decode(&[]).unwrap_or(sample_header()),
+            Position(4096),
+            &bytes,
+        );
         let mut changed = good.bytes.to_vec();
         let at = dice.below(changed.len() as u64) as usize;
         changed[at] ^= 1 << dice.below(8);
         fuzz_decode(&changed);
         assert!(round < 20_000);
-    }
-}
-
-fn sample_header() -> crate::group::GroupHeader {
-    crate::group::GroupHeader {
-        kind: crate::group::GroupKind::Data,
-        cluster: [1; 16],
-        incarnation: [2; 16],
-        rows: 0,
-        number: 1,
-        epoch: 1,
-        writer: [3; 16],
-        first_lsn: Lsn(1),
-        entries: 0,
-        contents_bytes: 0,
-        body_bytes: 0,
-        previous: [0; 16],
-        durable: Position(0),
-        append_ms: Millis(0),
-        body_checksum: [0; 16],
-        after: [0; 16],
     }
 }

@@ -7,7 +7,6 @@ use firth_gateway::answer::Tag;
 use firth_gateway::connection::{Connection, Full};
 use firth_gateway::cursors::{CursorMove, Keep, Settle, Settlement};
 use firth_gateway::door::Broker;
-use firth_gateway::publishing::Publication;
 use firth_gateway::request::Request;
 
 use crate::codec::connect::Will;
@@ -18,7 +17,7 @@ use crate::notes::NOTE_WILL;
 use crate::receive::is_reserved;
 use crate::resume::WAITS_FOR_PUBACK;
 use crate::session::{Ending, Session};
-use crate::wills::{delay_s, publish, publish_alone, will_message, will_receipt};
+use crate::wills::{delay_s, publish, publish_all, publish_alone, will_message, will_receipt};
 
 /// How long the last bytes to a client may take.
 const GOODBYE_TIME: Duration = Duration::from_secs(2);
@@ -133,15 +132,6 @@ pub fn delay(node: &Arc<Node>, broker: &Broker, id: &Text, will: Will, delay: Du
         publish_alone(&broker, message, receipt).await;
     };
     node.delayed.schedule(id, will, delay, fire, node.clone());
-}
-
-/// Publishes, whatever it takes; nobody waits for the answer.
-async fn publish_all(connection: &mut Connection, tag: Tag, batch: Vec<Publication>) {
-    let mut batch = batch;
-    while let Err(Full(back)) = connection.publish(tag, batch) {
-        connection.room_at_end().await;
-        batch = back;
-    }
 }
 
 /// Asks, whatever it takes; nobody waits for the answer.

@@ -108,8 +108,13 @@ pub fn will_receipt(id: &Text) -> Option<Receipt> {
 
 /// Publishes a message on a connection that is about to end, waiting for room.
 pub async fn publish(connection: &mut Connection, message: Message, receipt: Option<Receipt>) {
-    let mut publications = vec![Publication { message, receipt }];
-    while let Err(Full(back)) = connection.publish(Tag(u64::MAX), publications) {
+    publish_all(connection, Tag(u64::MAX), vec![Publication { message, receipt }]).await;
+}
+
+/// The same of several, under a tag of the connection's.
+pub async fn publish_all(connection: &mut Connection, tag: Tag, publications: Vec<Publication>) {
+    let mut publications = publications;
+    while let Err(Full(back)) = connection.publish(tag, publications) {
         connection.room_at_end().await;
         publications = back;
     }
