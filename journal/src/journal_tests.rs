@@ -303,11 +303,7 @@ fn arbitrary_bytes_are_no_group_and_no_entry() {
         let mut bytes = vec![0; dice.below(600) as usize];
         bytes.iter_mut().for_each(|byte| *byte = dice.roll() as u8);
         fuzz_decode(&bytes);
-        let good = crate::group::build_plain(
-            crate::group::GroupHeader::decode(&[]).unwrap_or(sample_header()),
-            Position(4096),
-            &bytes,
-        );
+        let good = crate::group::build_plain(crate::group::GroupHeader::decode(&[]).unwrap_or(sample_header()), Position(4096), &bytes);
         let mut changed = good.bytes.to_vec();
         let at = dice.below(changed.len() as u64) as usize;
         changed[at] ^= 1 << dice.below(8);
